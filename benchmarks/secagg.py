@@ -1,4 +1,4 @@
-"""What secure sums cost beside the plain mean, and what they come to when silos are killed.
+"""Secure sums beside the plain mean: their costs, and the sums that killed silos leave.
 
 costs    32 silos that all share their secrets with each other, and an adapter of 2 MB: bytes up and
          down, and CPU seconds, of a silo and of the server. Gates: at most 2.2 × the bytes of the

@@ -28,7 +28,7 @@ def request_id(run: str, round: int, client: str, kind: str) -> str:
 
 
 def purpose(kind: str) -> str:
-    """What a request of a kind is for; a kind that is not the framework's is a rule's own phase."""
+    """The purpose of a kind of request; one that is not the framework's is a rule's own phase."""
     return f"to {kind}" if kind in OWN_KINDS else f"for the phase {kind}"
 
 

@@ -34,8 +34,7 @@ def model_card(
         not in the folder. personal: tensors in the folder of which each client keeps its own.
     deployed: whether the clients were on other machines.
     """
-    train, rows, run = settings["train"], settings["data"], RunSettings(settings, "")
-    epochs = f"{train['num_train_epochs'] or 1:g} epochs"
+    rows, run = settings["data"], RunSettings(settings, "")
     base = settings["model"]["model_name_or_path"]
     files = [(over.get("data") or {}).get("path") for over in settings["clients"].values()]
     template = Path(__file__).with_name("model_card.md.jinja").read_text(encoding="utf-8")
@@ -45,7 +44,7 @@ def model_card(
         repository=hub_id(base),
         base=hub_id(base) or Path(base).name,
         clients=clients,
-        length=f"{train['max_steps']} steps" if train["max_steps"] else epochs,
+        length=_length(settings["train"]),
         data="each client's own file" if files and all(files) else _shown(rows["path"]),
         algorithm=run.algorithm,
         compression=run.compression,
@@ -59,6 +58,12 @@ def model_card(
         before=rounds[0].test if rounds else {},
         after=rounds[-1].test if rounds else {},
     )
+
+
+def _length(train: Mapping[str, Any]) -> str:
+    """The length of a client's training in a round."""
+    epochs = f"{train['num_train_epochs'] or 1:g} epochs"
+    return f"{train['max_steps']} steps" if train["max_steps"] else epochs
 
 
 def _shown(path: str) -> str:
