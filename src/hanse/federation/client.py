@@ -8,7 +8,6 @@ from hanse.errors import UserError
 from hanse.federation import constants
 from hanse.federation.client_memory import LostMemory, MemoryStore
 from hanse.federation.client_scores import refuse_scores, scores
-from hanse.federation.commitments import Commitments
 from hanse.federation.constants import MOST, Constants, ConstantStore
 from hanse.federation.delivery import files
 from hanse.federation.delivery.file_store import FileStore, MissingFile
@@ -37,6 +36,7 @@ from hanse.federation.releases import (
     release_key,
 )
 from hanse.federation.request_digest import request_digest
+from hanse.journal.commitments import Commitments
 from hanse.observability.requests import log_event
 from hanse.randomness import RoundContext
 from hanse.security.identity import Identity

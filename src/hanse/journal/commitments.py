@@ -1,4 +1,4 @@
-"""Commitments: what a client has committed itself to in each round of a run, durably.
+"""Commitments: what a client, or the server, has committed itself to in each round, durably.
 
 A client that answered two different requests of one round could be asked for the difference.
 """
@@ -16,7 +16,7 @@ from hanse.tensors import json_text
 class Commitments:
     """One content for each round of a run; file: JSON, readable by its owner only.
 
-    Raises UserError if the file cannot be read: the client would commit itself twice.
+    Raises UserError if the file cannot be read: its owner would be committed twice.
     """
 
     file: Path
@@ -25,13 +25,13 @@ class Commitments:
     def __post_init__(self) -> None:
         self._contents = _read(self.file)
 
-    def allows(self, round: int, content: str) -> bool:
-        """True unless the client has committed itself to something else in a round."""
-        return self._contents.get(str(round), content) == content
+    def content(self, round: int) -> str:
+        """The content of a round; empty if there is none."""
+        return self._contents.get(str(round), "")
 
     def commit(self, round: int, content: str) -> bool:
-        """Commit the client in a round, durably; returns False if it has to something else."""
-        if not self.allows(round, content):
+        """Commit in a round, durably; returns False if there is another content."""
+        if self.content(round) not in ("", content):
             return False
         self._contents[str(round)] = content
         atomic_files.write(self.file, json.dumps(self._contents).encode(), private=True)
@@ -45,6 +45,6 @@ def _read(file: Path) -> dict[str, str]:
         return {str(key): str(value) for key, value in json_text.parse(data).items()}
     except (ValueError, AttributeError, RecursionError):
         raise UserError(
-            f"{file}, the record of what this silo was sent, cannot be read; bring it back from a "
-            "copy, or begin a new run."
+            f"{file}, the record of what was agreed on in each round, cannot be read; bring it "
+            "back from a copy, or begin a new run."
         ) from None

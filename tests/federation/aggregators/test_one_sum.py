@@ -1,6 +1,7 @@
 """A round reveals one sum: the difference of two could be a single client's update."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hanse.federation.interfaces.aggregator import Exchange, TooFewClientsError
 from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import Request
 from hanse.journal import summed
+from hanse.learners.training.settings import TrainingSettings
 from toys import Meddler, Outcome, federate, held_out, silos
 
 NAMES = tuple(f"c{number}" for number in range(11))
@@ -106,3 +108,47 @@ def test_clients_refuse_a_second_sum_of_a_round(tmp_path: Path) -> None:
     note = tmp_path / "run" / summed.FILE
     with pytest.raises(UserError, match="c0 has helped to open a sum of round 1"):
         go(tmp_path / "run", [{"c8": "train"}, {}], between=note.unlink, rule=Greedy(threshold=7))
+
+
+@dataclass(frozen=True)
+class Forgetful(SecAgg):
+    """The rule of a server that asks for the sum of round 2 twice, from the same clients."""
+
+    sums: list[Aggregate] = field(default_factory=list)
+
+    def aggregate(self, exchange: Exchange) -> Aggregate:
+        aggregate = super().aggregate(exchange)
+        if exchange.round == 2:
+            self.sums.append(aggregate)
+            raise TooFewClientsError(len(NAMES), len(NAMES) + 1)
+        return aggregate
+
+
+class Rewinding(Attempts):
+    """A network on which c3 is told, when round 2 is asked again, to go back to its start."""
+
+    def send(self, client: str, message: bytes) -> None:
+        request = Request.parse(message)
+        if (client, request.round, request.attempt) == ("c3", 2, 1):
+            assert request.last_counted_round == 1
+            message = replace(request, last_counted_round=0).pack()
+        super().send(client, message)
+
+
+@pytest.mark.parametrize("network", [Attempts, Rewinding])
+def test_clients_open_no_sum_of_another_memory(tmp_path: Path, network: type[Attempts]) -> None:
+    """The difference of two sums would be that of one client's updates from its two memories."""
+    keep = TrainingSettings(learning_rate=0.05, optim="sgd", momentum=0.9, optimizer_state="keep")
+    rule, note = Forgetful(threshold=7), tmp_path / "run" / summed.FILE
+    with pytest.raises(UserError, match="could be used in round 2"):
+        federate(
+            FedAvg(),
+            silos(11, keep),
+            tmp_path / "run",
+            held_out(),
+            rounds=2,
+            aggregator=rule,
+            network=lambda inner: network(inner, [{}, {}], note.unlink),
+        )
+    # c3 sends no second masked update: the others' shares would open the sum without its help.
+    assert len(rule.sums) == (2 if network is Attempts else 1)

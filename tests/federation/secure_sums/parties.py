@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hanse.federation.secure_sums.bitmap import bitmap
-from hanse.federation.secure_sums.client_half import Participation, to_tensors
+from hanse.federation.secure_sums.client_half import Participation
+from hanse.federation.secure_sums.contents import to_tensors
 from hanse.federation.secure_sums.grid import Grid
 from hanse.federation.secure_sums.plan import Plan
 from hanse.federation.secure_sums.statements import Terms
@@ -57,7 +58,7 @@ class Parties:
         """The masked summands of all."""
         result = {}
         for name, own in self.parts.items():
-            own.admit(self.received(name), REQUEST)
+            own.admit(self.received(name), REQUEST, 0)
             result[name] = own.mask(summand())
         return result
 

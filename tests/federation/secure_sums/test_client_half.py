@@ -132,8 +132,8 @@ def test_fewer_silos_than_the_threshold_or_the_own_least_cohort_are_refused() ->
     parties.parts["a"] = part("a", least=5)
     parties.shared()
     with pytest.raises(RefusalError, match=r"at least 5 \(policy.min_cohort of its silo.yaml\)"):
-        parties.parts["a"].admit(parties.received("a", ("b", "c", "d")), REQUEST)
-    parties.parts["a"].admit(parties.received("a"), REQUEST)
+        parties.parts["a"].admit(parties.received("a", ("b", "c", "d")), REQUEST, 0)
+    parties.parts["a"].admit(parties.received("a"), REQUEST, 0)
     parties.parts["a"].mask(summand())
     with pytest.raises(RefusalError, match="a sees 4 silos send their masked updates"):
         parties.parts["a"].sign(bitmap([1, 2, 3, 4], 5))
@@ -148,7 +148,7 @@ def test_numbers_in_place_of_bytes_are_refused(dtype: torch.dtype) -> None:
     parties = Parties().shared()
     own = parties.parts["a"]
     with pytest.raises(RefusalError, match=r"sent numbers of .* where bytes are due"):
-        own.admit({**parties.received("a"), **numbers}, REQUEST)
+        own.admit({**parties.received("a"), **numbers}, REQUEST, 0)
     parties.masked()
     signatures = parties.signed()
     with pytest.raises(RefusalError, match=r"sent numbers of .* where bytes are due"):
@@ -164,7 +164,7 @@ def test_a_name_that_no_encoding_can_write_is_refused() -> None:
 def test_another_model_than_the_signed_one_is_not_trained() -> None:
     parties = Parties().shared()
     with pytest.raises(RefusalError, match="another model to train than it has signed for"):
-        parties.parts["a"].admit(parties.received("a"), b"\x02" * 32)
+        parties.parts["a"].admit(parties.received("a"), b"\x02" * 32, 0)
 
 
 def test_a_list_without_the_silo_itself_is_refused() -> None:
@@ -226,7 +226,7 @@ def test_survivors_that_a_silo_does_not_know_are_refused() -> None:
             parties.parts["a"].sign(bits)
     parties = Parties().shared()
     for name, own in parties.parts.items():
-        own.admit(parties.received(name, ("a", "b", "c", "d")), REQUEST)
+        own.admit(parties.received(name, ("a", "b", "c", "d")), REQUEST, 0)
         own.mask(summand())
     with pytest.raises(RefusalError, match="survivors that it does not know"):
         parties.parts["a"].sign(b"\x1f")  # the server names e, whose shares it never passed on
@@ -261,10 +261,10 @@ def test_the_sum_that_is_opened_depends_on_all_that_may_differ() -> None:
         parties = Parties({name: part(name, **terms) for name in NAMES}).shared()
         request = bytes(terms.get("request", REQUEST))  # type: ignore[call-overload]
         for name, own in parties.parts.items():
-            own.admit(parties.received(name), request)
+            own.admit(parties.received(name), request, counted)
             own.mask(summand())
         parties.signed(survivors)
-        return parties.parts["a"].opened(counted)
+        return parties.parts["a"].opened
 
     whole = opened(NAMES, 3)
     assert whole == opened(NAMES, 3)  # with other keys

@@ -25,9 +25,9 @@ from torch import Tensor
 
 from hanse import atomic_files
 from hanse.errors import UserError
-from hanse.federation.commitments import Commitments
 from hanse.federation.messages import AGREE, AGREED, Reply, Request, Update
 from hanse.federation.request_digest import request_digest, request_layout
+from hanse.journal.commitments import Commitments
 from hanse.security.identity import Identity
 from hanse.security.signatures import SKEW, Stamp, Untrusted, sign, unverified, verify
 from hanse.tensors import json_text

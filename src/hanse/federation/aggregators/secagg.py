@@ -21,7 +21,8 @@ from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.declarations import MEAN, NUMBERS
 from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import Instruction, Update
-from hanse.federation.secure_sums.client_half import Participation, received, to_tensors
+from hanse.federation.secure_sums.client_half import Participation
+from hanse.federation.secure_sums.contents import received, to_tensors
 from hanse.federation.secure_sums.grid import Grid
 from hanse.federation.secure_sums.plan import LEAST, Plan, plan
 from hanse.federation.secure_sums.server_half import Collection
@@ -73,13 +74,9 @@ class SecAgg(Aggregator):
     patience: PositiveFloat = 60.0  # seconds to wait for a step without training
 
     def aggregate(self, exchange: Exchange) -> Aggregate:
-        clients, least = len(exchange.profiles), max(LEAST, self.threshold or LEAST)
-        if clients < least:
-            raise TooFewClientsError(clients, least)
-        bound = exchange.weight_bound()
-        collection = Collection(
-            exchange, self.plan(clients), self._grid(clients, bound), exchange.round, self.patience
-        )
+        clients, plan = len(exchange.profiles), self._plan_now(exchange)
+        grid = self._grid(clients, exchange.weight_bound())
+        collection = Collection(exchange, plan, grid, exchange.round, self.patience)
         total, clipped, survivors = collection.sum()
         aggregate = exchange.mean(total, survivors)
         self._tell(exchange.round, collection, survivors, clipped)
@@ -109,7 +106,11 @@ class SecAgg(Aggregator):
 
     def admit(self, note: Instruction, client: Client) -> None:
         with _secrets_of(client):
-            _participation(client).admit(note.tensors, client.request_digest)
+            part, commitments = _participation(client), client.commitments
+            part.admit(note.tensors, client.request_digest, client.last_counted_round)
+            former = commitments.content(client.context.round) if commitments else ""
+            if former and not former.startswith(part.trained):
+                raise _second_sum(client)  # the others' shares would open a masked update
 
     def seal(self, summand: Tensors, note: Instruction, client: Client) -> Tensors:
         with _secrets_of(client):
@@ -147,6 +148,18 @@ class SecAgg(Aggregator):
             self.neighbours,
         )
 
+    def _plan_now(self, exchange: Exchange) -> Plan:
+        """The plan of a round; the run has been checked, so if none is safe, silos are not there.
+
+        Raises TooFewClientsError then, so that the round waits for one more.
+        """
+        clients = len(exchange.profiles)
+        try:
+            return self.plan(clients)
+        except UserError as error:
+            log.warning("round %d: %s", exchange.round, error)
+            raise TooFewClientsError(clients, clients + 1) from None
+
     def _grid(self, clients: int, weight_bound: float) -> Grid:
         return Grid(clients, self.bits, self.clip, weight_bound)
 
@@ -171,13 +184,9 @@ class SecAgg(Aggregator):
         """Help to open the sum, and no other one of the round; the client's secrets are gone."""
         try:
             revealed = part.reveal(instruction.tensors)
-            opened, round = part.opened(client.last_counted_round), client.context.round
+            opened, round = part.opened, client.context.round
             if client.commitments is None or not client.commitments.commit(round, opened):
-                raise RefusalError(
-                    f"{part.name} has helped to open a sum of round {round}, and does so for no "
-                    "other one, since the two would tell a silo's update; let the same silos take "
-                    "part again, or begin a new run."
-                )
+                raise _second_sum(client)
             return Update(to_tensors(revealed))
         finally:
             client.session.pop(SESSION, None)
@@ -209,6 +218,14 @@ def _secrets_of(client: Client) -> Iterator[None]:
     except UserError:
         client.session.pop(SESSION, None)
         raise
+
+
+def _second_sum(client: Client) -> RefusalError:
+    return RefusalError(
+        f"{client.profile.name} has helped to open a sum of round {client.context.round}, and does "
+        "so for no other one, since the two would tell a silo's update; let the same silos take "
+        "part again, or begin a new run."
+    )
 
 
 def _participation(client: Client) -> Participation:

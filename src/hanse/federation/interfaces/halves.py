@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hanse.federation.commitments import Commitments
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.messages import ClientProfile
+from hanse.journal.commitments import Commitments
 from hanse.randomness import RoundContext
 from hanse.security.identity import Identity
 

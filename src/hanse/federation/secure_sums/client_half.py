@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-import torch
 from torch import Tensor
 
 from hanse.federation.interfaces.aggregator import RefusalError
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.secure_sums import grid
 from hanse.federation.secure_sums.bitmap import count, last, listed, size
+from hanse.federation.secure_sums.contents import received
 from hanse.federation.secure_sums.statements import (
     Advertisement,
     Terms,
@@ -31,7 +31,7 @@ from hanse.security import mask_streams
 from hanse.security.identity import Identity
 from hanse.security.round_keys import RoundKeys, b_seed
 from hanse.security.secret_sharing import SHARE, split
-from hanse.tensors.named import Tensors, from_bytes, to_bytes
+from hanse.tensors.named import Tensors
 from hanse.tensors.serialization import MessageError
 
 NO_SHARE = b"\xff" * SHARE  # in place of a share that cannot be read: no share has this value
@@ -56,6 +56,7 @@ class Participation:
     neighbours: dict[str, Advertisement] = field(default_factory=dict)
     boxes: dict[str, bytes] = field(default_factory=dict, repr=False)
     own_share: bytes = field(default=b"", repr=False)  # of the seed of the client's own mask
+    last_counted_round: int = 0  # of the train request
     survivors: bytes = b""
 
     @classmethod
@@ -130,9 +131,11 @@ class Participation:
             )
         return indices
 
-    def admit(self, boxes: Tensors, request: bytes) -> None:
-        """Take the shares of neighbours before training; request: the digest of the train request.
+    def admit(self, boxes: Tensors, request: bytes, last_counted_round: int) -> None:
+        """Take the shares of neighbours before training.
 
+        request: the digest of the train request. last_counted_round: its own, which tells the
+        memory that the client goes on from.
         Raises RefusalError if the request is not the one that the client has signed for, or if too
         few neighbours take part.
         """
@@ -146,6 +149,7 @@ class Participation:
             raise RefusalError(f"{self.name} was sent shares of {unknown[0]:.80}, not a neighbour.")
         self._refuse_few(len(boxes) + 1, "share their secrets")
         self.boxes = {name: received(box) for name, box in boxes.items()}
+        self.last_counted_round = last_counted_round
 
     def mask(self, summand: Tensors) -> dict[str, Tensor]:
         """The summand as words plus the client's own mask and those of pairs, which cancel."""
@@ -174,20 +178,24 @@ class Participation:
         self.survivors = survivors
         return sign_survivors(self.identity, self.terms, self.keys.public, survivors)
 
-    def opened(self, last_counted_round: int) -> str:
-        """The digest of the sum that the client helps to open.
+    @property
+    def trained(self) -> str:
+        """The digest of what decides the client's update: its request, and the memory behind it."""
+        return _digest([self.terms.request.hex(), self.last_counted_round])
 
-        Two different sums of a round tell their difference: that of other survivors, of another
-        model that was trained, or of another memory that a client went on from. On a ring the
-        client knows the survivors by their indices alone.
+    @property
+    def opened(self) -> str:
+        """The digests of the client's update, and of the survivors whose sum it helps to open.
+
+        Two different sums of a round tell their difference. On a ring the client knows the
+        survivors by their indices alone.
         """
         survivors: object = sorted(
             name for name in self.boxes if listed(self.survivors, self.neighbours[name].index)
         )
         if not self.terms.plan.complete:
             survivors = self.terms.plan.clients, self.index, self.survivors.hex()
-        content = [self.terms.request.hex(), last_counted_round, survivors]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return f"{self.trained} {_digest(survivors)}"
 
     def reveal(self, signatures: Tensors) -> dict[str, bytes]:
         """One share for each neighbour, and for the client itself.
@@ -266,19 +274,8 @@ class Participation:
             )
 
 
-def to_tensors(contents: Mapping[str, bytes]) -> dict[str, Tensor]:
-    """Bytes by name as tensors of uint8."""
-    return {name: from_bytes(content) for name, content in contents.items()}
-
-
-def received(data: Tensor) -> bytes:
-    """The bytes in a tensor that came from the server; raises RefusalError for any other tensor."""
-    if data.dtype != torch.uint8:
-        raise RefusalError(
-            f"the server sent numbers of {str(data.dtype).removeprefix('torch.')} where bytes are "
-            "due in a secure sum; look after the server."
-        )
-    return to_bytes(data)
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _read(name: str, data: Tensor) -> Advertisement:

@@ -17,7 +17,7 @@ from hanse.federation.interfaces.aggregator import Exchange, TooFewClientsError
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.federation.secure_sums import grid
 from hanse.federation.secure_sums.bitmap import bitmap
-from hanse.federation.secure_sums.client_half import to_tensors
+from hanse.federation.secure_sums.contents import to_tensors
 from hanse.federation.secure_sums.grid import Grid, Words
 from hanse.federation.secure_sums.plan import Plan, graph
 from hanse.federation.secure_sums.statements import INDEX, KEYS, SIGNATURE, Advertisement
