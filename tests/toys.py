@@ -18,6 +18,7 @@ from hanse.federation.client_memory import MemoryStore
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
 from hanse.federation.interfaces.transform import Transform
@@ -356,7 +357,7 @@ def federate(
     rounds: int = 3,
     upload: Sequence[Transform] = (),
     download: Sequence[Transform] = (),
-    mechanisms: Sequence[Transform] = (),
+    mechanisms: Sequence[Mechanism] = (),
     error_feedback: bool = False,
     own: Mapping[str, Pipelines] | None = None,
     aggregator: Aggregator | None = None,
@@ -417,6 +418,7 @@ def federate(
                 over_selection=over_selection,
                 deadline=deadline,
                 max_norm_ratio=max_norm_ratio,
+                clients=len(profiles),
             ),
             method,
             transport,

@@ -17,12 +17,14 @@ class RoundContext:
     not on whether the run was stopped in between.
 
     rounds: the number of rounds of the run, for schedules over them; 0 where it is not known.
+    clients: the number of clients that a round waits for; 0 where it is not known.
     """
 
     seed: int
     round: int = 0
     client: str = ""
     rounds: int = 0
+    clients: int = 0
 
     def derive(self, purpose: str) -> int:
         """A seed of 63 bits for one purpose in this context."""

@@ -30,6 +30,7 @@ from hanse.federation.compression.zstd import Zstd
 from hanse.federation.interfaces.aggregator import Aggregator, Exchange
 from hanse.federation.interfaces.algorithm import Algorithm, Server
 from hanse.federation.interfaces.declarations import MEAN, NUMBERS
+from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Reply, Update
@@ -213,7 +214,7 @@ def coded(*codecs: Transform) -> Pipelines:
     return Pipelines(Pipeline("upload", codecs))
 
 
-class Sharing(Halved):
+class Sharing(Halved, Mechanism):
     """Draws a share of noise, and none that would protect a single update."""
 
     linear: ClassVar[bool] = True

@@ -10,6 +10,7 @@ import torch
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.compression.identity import Identity
+from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import PREPARE, Request, Update
@@ -23,7 +24,7 @@ made: list[int] = []
 
 
 @dataclass(frozen=True)
-class Rotated(Transform):
+class Rotated(Mechanism):
     """Multiplies the weight by an orthogonal matrix, a little different on each machine."""
 
     linear: ClassVar[bool] = True

@@ -44,7 +44,7 @@ def test_a_client_sends_no_scores_whoever_asks(
         {n: p.detach() for n, p in held_out()(RoundContext(0), {}).parameters().items()}
     )
     reply = Reply.parse(respond(kept[0], Request("evaluate", 1, instruction=model).pack()))
-    said = "SecureSum sees only sums, and a single client's scores are none"
+    said = "SecureSum sees only sums, so a single client's scores do not leave it"
     assert (said in reply.error) is refused
     assert bool(reply.update.numbers) is not refused
 

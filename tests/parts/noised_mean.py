@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import torch
 
+from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.results import Aggregate, Memory
-from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Tensors, norm, scale
@@ -18,7 +18,7 @@ from hanse.tensors.serialization import Numbers
 
 
 @dataclass(frozen=True)
-class NoisedMean(Transform):
+class NoisedMean(Mechanism):
     """Clip each update, and add Gaussian noise to the mean.
 
     noise_multiplier: standard deviation of the noise ÷ (clip / clients).
@@ -26,6 +26,7 @@ class NoisedMean(Transform):
     """
 
     noise: ClassVar[frozenset[str]] = frozenset({"finish"})
+    withholds_scores: ClassVar[bool] = False
     clip: float = 1.0
     noise_multiplier: float = 1.0
     test_noise: bool = False
@@ -44,7 +45,7 @@ class NoisedMean(Transform):
         tensors = self._noised(aggregate.tensors, len(aggregate.clients), context)
         return replace(aggregate, tensors=tensors), state
 
-    def released(self, state: Tensors) -> Numbers:
+    def released(self, state: Tensors, context: RoundContext) -> Numbers:
         return {"clip": self.clip, "noise_multiplier": self.noise_multiplier}
 
     def _clipped(self, tensors: Tensors) -> Tensors:

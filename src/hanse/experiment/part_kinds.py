@@ -116,7 +116,7 @@ UPLOAD, DOWNLOAD = (
     for direction in ("upload", "download")
 )
 MECHANISM = PartKind(
-    *(("privacy",), "federation/privacy", f"{ROLES}.transform:Transform"), policy="mechanisms"
+    *(("privacy",), "federation/privacy", f"{ROLES}.mechanism:Mechanism"), policy="mechanisms"
 )
 TASK = PartKind(
     ("evaluation", "tasks"), "evaluation", f"{ROLES}.task:Task", several=True, policy="tasks"

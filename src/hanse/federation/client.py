@@ -143,7 +143,7 @@ def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
     if request.kind not in ("train", "evaluate"):
         return method.aggregator.handle(request.kind, request.instruction, client)
     if request.kind == "evaluate":
-        refuse_scores(method.aggregator)
+        refuse_scores(method)
         return scores(endpoint.tasks, method, _instruction(endpoint, request, client), client)
     method.aggregator.admit(request.aggregator_note, client)
     if encoded is None:
@@ -192,7 +192,9 @@ def _noise(endpoint: ClientEndpoint, request: Request) -> Mechanisms:
     """The mechanisms that draw noise when this request is answered."""
     if request.kind != "train":
         return ()
-    return mechanisms([endpoint.method.pipelines.upload], AT_SENDER, request.transform_states)
+    context = RoundContext(endpoint.seed, request.round, endpoint.profile.name, endpoint.rounds)
+    upload = endpoint.method.pipelines.upload
+    return mechanisms([upload], AT_SENDER, request.transform_states, context)
 
 
 def _take_files(endpoint: ClientEndpoint, request: Request) -> Update:
@@ -203,8 +205,7 @@ def _take_files(endpoint: ClientEndpoint, request: Request) -> Update:
 
 def _client(endpoint: ClientEndpoint, request: Request, memory: dict[str, Memory]) -> Client:
     """The client of a request, with its part of the memory and the adapter's constants."""
-    name, rounds = endpoint.profile.name, endpoint.rounds
-    context = RoundContext(endpoint.seed, request.round, name, rounds)
+    context = RoundContext(endpoint.seed, request.round, endpoint.profile.name, endpoint.rounds)
     learner = endpoint.learner(context, memory.setdefault(OPTIMIZER, {}))
     for name, model in learner.models.items():
         model.load(model.initial())  # another client may have trained the same adapter

@@ -4,20 +4,16 @@ import time
 from collections.abc import Mapping
 
 from hanse.errors import UserError
-from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.task import Task
 from hanse.federation.messages import Instruction, Update
 from hanse.federation.method import Method
 
 
-def refuse_scores(rule: Aggregator) -> None:
-    """Raise UserError under a rule that sees sums only: no score of a single client leaves it."""
-    if rule.sums_only:
-        raise UserError(
-            f"{type(rule).__name__} sees only sums, and a single client's scores are none; choose "
-            "the aggregator mean for them."
-        )
+def refuse_scores(method: Method) -> None:
+    """Raise UserError if no score of a single client may leave it."""
+    if reason := method.withholds_scores:
+        raise UserError(f"{reason}, so a single client's scores do not leave it.")
 
 
 def scores(

@@ -126,6 +126,14 @@ class Method:
         return aggregate, following
 
     @property
+    def withholds_scores(self) -> str:
+        """The reason why no score of a single client may leave it; or empty."""
+        if self.aggregator.sums_only:
+            return f"{type(self.aggregator).__name__} sees only sums"
+        hiding = [part for part in self.pipelines.upload.mechanisms if part.withholds_scores]
+        return f"{type(hiding[0]).__name__} protects no scores" if hiding else ""
+
+    @property
     def summed_numbers(self) -> Sequence[str]:
         """The numbers that a summand contains for the algorithm."""
         return self.algorithm.numbers if NUMBERS in self.aggregator.gives else ()

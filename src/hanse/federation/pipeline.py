@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from hanse.errors import UserError
+from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.messages import Update
@@ -50,7 +51,7 @@ class Pipeline:
 
     direction: str
     codecs: tuple[Transform, ...] = ()
-    mechanisms: tuple[Transform, ...] = ()
+    mechanisms: tuple[Mechanism, ...] = ()
     error_feedback: bool = False
     owner: str = ""
     weights: Mapping[int, Tensors] = field(default_factory=dict, compare=False)

@@ -28,6 +28,7 @@ from hanse.journal import record_files
 from hanse.journal.checkpoints import Checkpoint
 from hanse.journal.ledger import Ledger
 from hanse.journal.records import RELEASES, ClientRecord, Mechanism, ReleaseRecord
+from hanse.randomness import RoundContext
 from hanse.tensors.named import Tensors
 
 logger = logging.getLogger(__name__)
@@ -123,11 +124,14 @@ def _kept_after(kept: Sequence[ReleaseRecord], record: ReleaseRecord) -> list[Re
 
 
 def mechanisms(
-    pipelines: Iterable[Pipeline], kinds: frozenset[str], states: TransformStates
+    pipelines: Iterable[Pipeline],
+    kinds: frozenset[str],
+    states: TransformStates,
+    context: RoundContext,
 ) -> Mechanisms:
     """The transforms that draw any of these kinds of noise, with their numbers.
 
-    states: those with which they draw it.
+    states, context: those with which they draw it.
     """
     drawing = {
         pipeline.place(index): transform
@@ -136,7 +140,9 @@ def mechanisms(
         if transform.noise & kinds
     }
     return tuple(
-        Mechanism(type(transform).__name__, dict(transform.released(states.get(place, {}))))
+        Mechanism(
+            type(transform).__name__, dict(transform.released(states.get(place, {}), context))
+        )
         for place, transform in drawing.items()
     )
 

@@ -49,8 +49,8 @@ class Run:
 
     @property
     def evaluates_clients(self) -> bool:
-        """True if clients score the result on their own rows; under sums no single score leaves."""
-        return self.schedule.evaluate_clients and not self.method.aggregator.sums_only
+        """True if clients score the result on their own rows, and the method lets scores leave."""
+        return self.schedule.evaluate_clients and not self.method.withholds_scores
 
     def profiles(self) -> dict[str, ClientProfile]:
         """The clients' profiles by name, in client order."""
@@ -58,7 +58,10 @@ class Run:
 
     def context(self, round: int) -> RoundContext:
         """The context of one round at the server."""
-        return RoundContext(self.schedule.seed, round, rounds=self.schedule.rounds)
+        schedule = self.schedule
+        return RoundContext(
+            schedule.seed, round, rounds=schedule.rounds, clients=schedule.clients_per_round
+        )
 
     def server(self, round: int, clients: int, optimizers: dict[str, Memory]) -> Server:
         """The server of one round, as the algorithm's server half sees it.

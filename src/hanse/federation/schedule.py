@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from hanse.federation.client_sampling import taking_part
+
 
 @dataclass(frozen=True)
 class Schedule:
     """The number of rounds, the clients of each, and the times of evaluation.
 
+    clients: of the run; 0 if the number is not known.
     fraction_train: share of the clients in each round, at least one client, drawn by seed.
     validate_every: rounds between two evaluations on the validation split; 0: after the last only.
     test: whether the test split is scored before the first round and after the last; "final": after
@@ -29,3 +32,9 @@ class Schedule:
     quorum: int = 1
     over_selection: float = 1.0
     max_norm_ratio: float | None = None
+    clients: int = 0
+
+    @property
+    def clients_per_round(self) -> int:
+        """The number of clients that a round waits for; 0 if that of the run is not known."""
+        return taking_part(self.clients, self.fraction_train) if self.clients else 0

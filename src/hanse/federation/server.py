@@ -22,9 +22,11 @@ from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.interfaces.declarations import AT_SERVER
 from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.messages import ClientProfile
+from hanse.federation.privacy_account import admit_round
 from hanse.federation.releases import finish_once, mechanisms
 from hanse.federation.run import Run
 from hanse.federation.server_state import ServerState
+from hanse.federation.start_remarks import tell_limits
 from hanse.journal import updates
 from hanse.journal.checkpoints import Checkpoint
 from hanse.journal.records import ClientRecord, RoundRecord
@@ -50,8 +52,7 @@ def rounds(run: Run) -> Iterator[RoundRecord]:
     """
     profiles = run.profiles()
     _tell_rule(run, len(profiles))
-    _tell_unscreened(run)
-    _tell_collected(run)
+    tell_limits(run)
     checkpoint = run.journal.restore()
     report(Rounds(0, run.schedule.rounds))
     if checkpoint is None:
@@ -72,24 +73,6 @@ def _tell_rule(run: Run, clients: int) -> None:
     share = fraction_asked(run.schedule.fraction_train, run.schedule.over_selection)
     for phrase in run.method.aggregator.describe(taking_part(clients, share)):
         log.info("aggregator: %s", phrase)
-
-
-def _tell_unscreened(run: Run) -> None:
-    """Log that norms of updates are not bounded, if the rule sees sums only."""
-    rule = run.method.aggregator
-    if rule.sums_only and run.schedule.max_norm_ratio is not None:
-        log.warning(
-            "deployment.max_norm_ratio does nothing here: %s sees only sums, so the norm of no "
-            "single update is known",
-            type(rule).__name__,
-        )
-
-
-def _tell_collected(run: Run) -> None:
-    """Log that each client's updates are written to disk, if they are."""
-    if run.collects:
-        place = run.journal.folder / updates.FOLDER
-        log.warning("the update of each client in each round is written to %s", place)
 
 
 def start(run: Run, profiles: Mapping[str, ClientProfile]) -> ServerState:
@@ -169,6 +152,7 @@ def _finished(
     method, ledger, states = run.method, run.journal.ledger, before.transform_states
 
     def finish() -> tuple[Aggregate, ServerState]:
+        admit_round(run, round, states)
         exchange, aggregate = _aggregated(run, round, before, profiles)
         with ledger.time("round"):
             aggregate, next_states = method.finish(aggregate, states, run.context(round))
@@ -180,7 +164,7 @@ def _finished(
         )
         return aggregate, after
 
-    noise = mechanisms(method.all_pipelines, AT_SERVER, states)
+    noise = mechanisms(method.all_pipelines, AT_SERVER, states, run.context(round))
     if not noise and not method.aggregator.opens_once:
         return finish()
     return finish_once(run.releases, ledger, round, before, noise, finish)

@@ -20,10 +20,11 @@ MECHANISM = """
 from dataclasses import dataclass
 
 from hanse.federation.compression.identity import Identity
+from hanse.federation.interfaces import mechanism
 
 
 @dataclass(frozen=True)
-class Mechanism(Identity):
+class Mechanism(Identity, mechanism.Mechanism):
     clip: float = 1.0
 """
 

@@ -7,6 +7,7 @@ from hanse.data.sources.split_files import TEST, VALIDATION
 from hanse.deployment.silo.settings import is_loopback
 from hanse.errors import UserError
 from hanse.experiment import loading
+from hanse.experiment.assembly.method import build_method
 from hanse.experiment.part_kinds import spec_name
 from hanse.experiment.schema import LABELLED, Experiment, build_aggregator, build_objective
 from hanse.security.kits import ServerKit
@@ -61,7 +62,7 @@ def refuse_unfit(experiment: Experiment) -> None:
         raise UserError(
             "every client has its own data here, so the server has no rows that it could hold "
             "out; name the server's files in data.test and data.validation, or set them to 0"
-            f"{'' if build_aggregator(experiment).sums_only else own_rows}."
+            f"{'' if build_method(experiment).withholds_scores else own_rows}."
         )
     labelled = build_objective(experiment).example_kind in LABELLED
     if experiment.brings_own_data and labelled and not data.labels:

@@ -7,7 +7,7 @@ from hanse.deployment.silo.policy import Policy
 from hanse.experiment.assembly.method import build_method
 from hanse.experiment.loading import outside_code
 from hanse.experiment.part_kinds import NAMED, TASK, spec_name
-from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm, build_tasks
+from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 
 
 def above(count: int, step: int) -> int:
@@ -163,8 +163,8 @@ def _work(policy: Policy, experiment: Experiment, examples: int) -> Iterator[str
 
 
 def _scores_rows(experiment: Experiment) -> bool:
-    """True if this silo scores the result on its held-out rows; beside sums no score leaves."""
-    return experiment.evaluation.clients and not build_aggregator(experiment).sums_only
+    """True if this silo scores the result on its held-out rows; not every method lets it."""
+    return experiment.evaluation.clients and not build_method(experiment).withholds_scores
 
 
 def _widest(experiment: Experiment) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hanse.data.example import Example
 from hanse.data.tokenization.token_cache import Tokenized
-from hanse.experiment.assembly import client_adapters, client_examples, in_place, quorum
+from hanse.experiment.assembly import client_adapters, client_examples, in_place, privacy, quorum
 from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.method import build_method, refuse_unserved, withheld_scores
@@ -170,6 +170,7 @@ def _schedule(experiment: Experiment, transport: Transport) -> Schedule:
         validate_every=evaluation.validate_every,
         test=evaluation.test,
         evaluate_clients=evaluation.clients and experiment.data.client_test > 0,
+        clients=len(experiment.participant_names),
     )
     if not transport.timed:
         return schedule
@@ -201,9 +202,10 @@ def simulate(
     only: the clients that are assembled; the others are on other machines.
     begun: whether data.labels already has the labels in the order of the model's outputs.
     """
-    build_method(experiment)  # raises UserError before anything is loaded
+    method = build_method(experiment)  # raises UserError before anything is loaded
     if not only:  # a silo is not told of the others
         refuse_unserved(experiment, timed=only is not None or experiment.has_links)
+        privacy.require(experiment, method)
     in_place.refuse_unfit(experiment)
     experiment = in_place.prepared(experiment)
     (resources := resources or Resources()).clear_adapters()  # those of an earlier run
@@ -226,6 +228,7 @@ def simulate(
     learner, differ = _server(holders, experiment), build_algorithm(experiment).clients_may_differ
     clients = {n: _simulated_client(holders, learner, n, experiment, differ) for n in settings}
     notes = in_place.remarks(experiment) + withheld_scores(experiment)
+    notes += [] if only else privacy.remarks(experiment, method, learner.parameters())
     notes += [ALONE] * (only is None and _is_alone(experiment))
     unread = client_examples.unread_columns(rows, learner.backbone.head.reads)
     remarks = (*dataset.remarks, *unread, *_cut(examples, experiment, learner, clients), *notes)

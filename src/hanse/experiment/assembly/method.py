@@ -42,14 +42,15 @@ def refuse_unserved(experiment: Experiment, timed: bool) -> None:
 
 def withheld_scores(experiment: Experiment) -> list[str]:
     """A remark on the clients' own rows, if nobody is told of their scores."""
-    rule = build_aggregator(experiment)
+    method = build_method(experiment)
     scored = experiment.evaluation.clients and experiment.data.client_test > 0
-    if not (rule.sums_only and scored):
+    if not (method.withholds_scores and scored):
         return []
+    way_out = "choose the aggregator mean" if method.aggregator.sums_only else "set privacy: none"
     return [
-        f"{type(rule).__name__} sees only sums, so no client scores the result on the rows that it "
-        "holds out (data.client_test); choose the aggregator mean for these scores, or set "
-        "data.client_test: 0 to train on these rows, too."
+        f"{method.withholds_scores}, so no client scores the result on the rows that it holds out "
+        f"(data.client_test); {way_out} for these scores, or set data.client_test: 0 to train on "
+        "these rows, too."
     ]
 
 

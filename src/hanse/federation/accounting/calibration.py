@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable
 
-from scipy.optimize import brentq
-
 from hanse.errors import UserError
 from hanse.federation.accounting.epsilon import GaussianReleases, epsilon
+from hanse.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from scipy import optimize
 
 LEAST_NOISE, MOST_NOISE = 0.02, 10_000.0  # noise multipliers that are considered
 ACCURACY = 1e-3  # relative, of a noise multiplier
@@ -70,7 +72,7 @@ def _root(excess: Callable[[float], float], guess: float) -> float:
         low, high = max(low - step, math.log(LEAST_NOISE)), low
     while excess(high) > 0:
         low, high = high, min(high + step, math.log(MOST_NOISE))
-    return float(brentq(excess, low, high, xtol=ACCURACY))
+    return float(optimize.brentq(excess, low, high, xtol=ACCURACY))
 
 
 def _rounded_up(noise: float) -> float:

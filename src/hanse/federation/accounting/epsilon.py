@@ -24,6 +24,7 @@ STEP, MOST_STEPS = 1e-4, 400_000
 TAIL = 12.0  # standard deviations of the privacy loss that its steps cover
 # Orders of Rényi divergence; whole ones, since the others do not converge under sampling.
 ORDERS = (*range(2, 64), *range(64, 256, 16), 256, 512, 1024, 4096)
+MOST_LOSS = 1e6  # of privacy, above which nothing is computed: ε has no meaning there
 SLACK, LEAST = 1.02, 0.02  # rounding of the distribution: relative, and absolute
 
 
@@ -51,17 +52,20 @@ class GaussianReleases:
 def epsilon(releases: Iterable[GaussianReleases], delta: float) -> float:
     """The least ε, to numerical error upwards, for which all releases together have (ε, δ)-DP.
 
-    inf if one of them has no noise. Raises UserError without dp-accounting, and RuntimeError if the
-    figure is above that of Rényi divergences (Mironov 2017, 1702.07476), which is an upper bound.
+    inf if one of them has no noise, or hardly any. Raises UserError without dp-accounting, and
+    RuntimeError if the figure is above that of Rényi divergences (Mironov 2017, 1702.07476), which
+    is an upper bound.
     """
     if not 0 < delta < 1:
         raise ValueError(f"delta {delta} is not between 0 and 1")
     total = _grouped(releases)
     if not total:
         return 0.0
+    require_accountant()
     if any(release.noise_multiplier == 0 for release in total):
         return math.inf
-    require_accountant()
+    if _largest_loss(sum(map(_precision, total))) > MOST_LOSS:
+        return math.inf
     return _epsilon(total, delta)
 
 

@@ -103,8 +103,8 @@ class Transform(ABC):
         """Finish the decoded aggregate at the server; return it with the next state."""
         return aggregate, state
 
-    def released(self, state: Tensors) -> Numbers:
-        """The numbers that the log of releases has of noise drawn with this state.
+    def released(self, state: Tensors, context: RoundContext) -> Numbers:
+        """The numbers that the log of releases has of noise drawn with this state in a round.
 
         Accounting needs them: the noise multiplier, the clip norm.
         """
