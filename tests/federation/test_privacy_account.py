@@ -80,7 +80,7 @@ def test_a_toy_that_promises_nothing_has_no_account(tmp_path: Path) -> None:
 
 
 def test_without_noise_nothing_is_bounded(tmp_path: Path) -> None:
-    go(tmp_path / "run", ClientDp(noise_multiplier=0.0))
+    go(tmp_path / "run", ClientDp(epsilon=None, noise_multiplier=0.0))
     assert account(tmp_path / "run").epsilon is None
     assert account(tmp_path / "run").sentence().startswith("ε = unbounded")
 
@@ -104,8 +104,8 @@ def test_a_round_beyond_the_budget_is_not_asked(tmp_path: Path) -> None:
 
 def test_former_rounds_count_with_their_own_noise(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    go(folder, ClientDp(noise_multiplier=1.5), stop_after=2)
-    go(folder, ClientDp(noise_multiplier=4.0, clip=0.1))
+    go(folder, ClientDp(epsilon=None, noise_multiplier=1.5), stop_after=2)
+    go(folder, ClientDp(epsilon=None, noise_multiplier=4.0, clip=0.1))
     parts = [GaussianReleases(1.5, 1.0, 2), GaussianReleases(4.0)]
     assert account(folder).epsilon == epsilon(parts, DELTA)
 
@@ -157,7 +157,7 @@ def test_killed_at_any_write_the_account_is_never_below_what_was_released(tmp_pa
 def test_a_stopped_run_ends_as_a_whole_one(tmp_path: Path, repeatable: None) -> None:
     for name, part in (
         ("fixed", ClientDp(epsilon=8.0)),
-        ("adaptive", ClientDp(noise_multiplier=0.2, quantile=0.5)),
+        ("adaptive", ClientDp(epsilon=None, noise_multiplier=0.2, quantile=0.5)),
     ):
         whole = go(tmp_path / name, part)
         for round in (0, 1, 2):
@@ -180,7 +180,7 @@ def test_a_client_that_does_not_clip_is_clipped(tmp_path: Path, codecs: list[Any
         }
         return with_tensors(reply, large)
 
-    part = ClientDp(clip=clip, noise_multiplier=1e-6)
+    part = ClientDp(epsilon=None, clip=clip, noise_multiplier=1e-6)
     folder = tmp_path / "run"
     outcome = go(
         folder, part, rounds=1, upload=codecs, network=lambda inner: Meddler(inner, changed=lie)
@@ -197,7 +197,7 @@ def test_a_dropped_client_leaves_its_place_empty(tmp_path: Path, repeatable: Non
     def network(inner: Any) -> Meddler:
         return only(inner, lost=lambda client, kind, round: client != "c0")
 
-    part = ClientDp(clip=0.01, noise_multiplier=1e-9)
+    part = ClientDp(epsilon=None, clip=0.01, noise_multiplier=1e-9)
     outcome = go(tmp_path / "run", part, rounds=1, network=network, deadline=0.0)
     before = held_out()(RoundContext(0), {}).initial()
     change = subtract(outcome.server_state.algorithm_state["model"], before)
@@ -206,9 +206,8 @@ def test_a_dropped_client_leaves_its_place_empty(tmp_path: Path, repeatable: Non
 
 def test_norms_of_others_do_not_decide_who_counts(tmp_path: Path) -> None:
     """Screening would drop one silo because of another one, which the noise does not hide."""
-    outcome = go(
-        tmp_path / "run", ClientDp(clip=1e9, noise_multiplier=0.0), rounds=1, max_norm_ratio=1.001
-    )
+    part = ClientDp(epsilon=None, clip=1e9, noise_multiplier=0.0)
+    outcome = go(tmp_path / "run", part, rounds=1, max_norm_ratio=1.001)
     assert outcome.records[1].clients == ("c0", "c1", "c2")
 
 

@@ -66,7 +66,7 @@ def test_check_parts_and_model_card_name_the_codecs(
     assert "What travelled was encoded: updates by bf16, 1 of the" in card.read_text()
     listed = hanse("parts").out
     assert listed.count("\ncompression\n") == 1
-    assert "\nprivacy\n  none yet; path/to/file.py:Class names one of your own\n" in listed
+    assert "\nprivacy\n  client_dp  " in listed
 
 
 def test_it_learns_and_resumes_bit_identically(experiment_file: Path, tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hanse.federation.compression.identity import Identity
+from hanse.federation.interfaces.mechanism import Mechanism
 
 Path({marker!r}).write_text("was run")
 
 
 @dataclass(frozen=True)
-class Mine(Identity):
+class Mine(Identity, Mechanism):
     level: int = 1
 """
 

@@ -179,7 +179,9 @@ def test_rounding_of_the_mean_is_hidden_too() -> None:
 
 
 def adaptive(**settings: Any) -> ClientDp:
-    return ClientDp(**{"clip": 0.1, "noise_multiplier": 0.4, "quantile": 0.5} | settings)
+    return ClientDp(
+        **{"clip": 0.1, "noise_multiplier": 0.4, "quantile": 0.5, "epsilon": None} | settings
+    )
 
 
 def silent(shape: torch.Size, context: RoundContext) -> Tensor:
@@ -250,7 +252,7 @@ def test_a_vote_is_one_or_zero_whatever_is_sent(sent: float) -> None:
     ("settings", "sentence"),
     [
         ({"epsilon": 8.0, "clip": None}, "without a bound on updates no noise hides one; set it"),
-        ({}, "neither epsilon nor noise_multiplier; set privacy.client_dp.epsilon"),
+        ({"epsilon": None}, "neither epsilon nor noise_multiplier; set privacy.client_dp.epsilon"),
         ({"epsilon": 8.0, "noise_multiplier": 0.0}, "is 0, which keeps no epsilon.* leave noise_m"),
     ],
 )

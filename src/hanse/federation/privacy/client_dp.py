@@ -55,7 +55,7 @@ class ClientDp(Mechanism):
 
     noise: ClassVar[frozenset[str]] = frozenset({"finish"})
 
-    epsilon: PositiveFloat | None = None  # ε of the whole run; None: as the noise makes it
+    epsilon: PositiveFloat | None = 8.0  # ε of the whole run; None: as the noise makes it
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     clip: PositiveFloat | None = 1.0  # C; of the first round, if there is a quantile
     noise_multiplier: NonNegativeFloat | None = None  # z; None: the least that epsilon needs
