@@ -23,9 +23,11 @@ from hanse.federation.interfaces.declarations import (
 from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.pipeline import Pipeline, Pipelines
+from hanse.federation.robust.rule import RobustRule
 
 PLAIN = Pipelines()  # without transforms
 CODECS = "federation/compression"  # the folder of the package's codecs
+RULES = "federation/aggregators"  # and of its aggregators
 NONE: Mapping[str, Pipelines] = MappingProxyType({})
 WORDS = {
     UPDATES: "each client's update",
@@ -254,16 +256,12 @@ def _check_aggregator(algorithm: Algorithm, aggregator: Aggregator) -> None:
     """Raise UserError unless the rule takes what the algorithm sends, and gives what it needs."""
     name, rule = type(algorithm).__name__, type(aggregator).__name__
     if algorithm.payload not in aggregator.payloads:
+        taken, instead = " or ".join(aggregator.payloads), _instead(algorithm, aggregator)
         raise UserError(
-            f"{rule} takes {' or '.join(aggregator.payloads)}, but {name} sends "
-            f"{algorithm.payload}; choose the aggregator mean, or another algorithm."
+            f"{rule} takes {taken}, but {name} sends {algorithm.payload}; choose the aggregator "
+            f"{instead}, or another algorithm."
         )
-    needed = {*algorithm.needs}
-    needed |= {UPDATES} if algorithm.combines and WEIGHED not in needed else set()
-    needed |= {NUMBERS} if algorithm.numbers else set()
-    given = {*aggregator.gives, *([WEIGHED] if UPDATES in aggregator.gives else [])}
-    given -= {UPDATES, WEIGHED} if aggregator.sums_only else set()
-    missing = " and ".join(words for need, words in WORDS.items() if need in needed - given)
+    missing = " and ".join(_missing(algorithm, aggregator))
     if not missing:
         return
     other = "another algorithm"
@@ -273,4 +271,27 @@ def _check_aggregator(algorithm: Algorithm, aggregator: Aggregator) -> None:
     if aggregator.sums_only:
         reason = f"{rule} sees only sums, but {name} needs {missing}"
         other = f"the algorithm {algorithm.for_sums}" if algorithm.for_sums else other
-    raise UserError(f"{reason}; choose the aggregator mean, or {other}.")
+    instead = _instead(algorithm, aggregator)
+    raise UserError(f"{reason}; choose the aggregator {instead}, or {other}.")
+
+
+def _missing(algorithm: Algorithm, aggregator: Aggregator | type[Aggregator]) -> list[str]:
+    """The contents of an aggregate, in words, that an algorithm needs and a rule does not give."""
+    needed = {*algorithm.needs}
+    needed |= {UPDATES} if algorithm.combines and WEIGHED not in needed else set()
+    needed |= {NUMBERS} if algorithm.numbers else set()
+    given = {*aggregator.gives, *([WEIGHED] if UPDATES in aggregator.gives else [])}
+    given -= {UPDATES, WEIGHED} if aggregator.sums_only else set()
+    return list(dict.fromkeys(words for need, words in WORDS.items() if need in needed - given))
+
+
+def _instead(algorithm: Algorithm, aggregator: Aggregator) -> str:
+    """Rules in place of one that does not fit: for one that bears attackers others that do."""
+    robust = [
+        name
+        for name in (registry.names(RULES) if isinstance(aggregator, RobustRule) else ())
+        if issubclass(part := registry.find(RULES, name), RobustRule)
+        and algorithm.payload in part.payloads
+        and not _missing(algorithm, part)
+    ]
+    return " or ".join(robust) or "mean"

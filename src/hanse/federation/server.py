@@ -13,6 +13,7 @@ from functools import partial
 from itertools import count
 
 from hanse.errors import UserError
+from hanse.federation import too_few
 from hanse.federation.client_sampling import fewest_replies, fraction_asked, sample, taking_part
 from hanse.federation.constants import FOLDER, ConstantStore
 from hanse.federation.delivery import files
@@ -29,7 +30,7 @@ from hanse.federation.server_state import ServerState
 from hanse.federation.start_remarks import tell_limits
 from hanse.journal import updates
 from hanse.journal.checkpoints import Checkpoint
-from hanse.journal.records import ClientRecord, RoundRecord
+from hanse.journal.records import RoundRecord
 from hanse.journal.round_costs import round_costs
 from hanse.journal.run_folder import read_rounds
 from hanse.observability.progress import report
@@ -37,11 +38,6 @@ from hanse.observability.steps import Activity, FinishedRound, Rounds, Work
 from hanse.tensors.named import all_finite
 
 log = logging.getLogger(__name__)
-
-LATER = (
-    "The simulated links would make these clients late again; raise deployment.deadline, lower "
-    "deployment.quorum, or give the clients faster links."
-)
 
 
 def rounds(run: Run) -> Iterator[RoundRecord]:
@@ -207,9 +203,11 @@ def _aggregated(
         except TooFewClientsError as error:
             left, required = error.left, max(error.required, replies_required)
         silent = exchange.inquiry.silent
-        message = _too_few(round, left, required, ledger.records[records_before:], silent)
+        message = too_few.message(round, left, required, ledger.records[records_before:], silent)
+        if required > min(replies_awaited, len(sampled)):  # no wait would help
+            raise UserError(f"{message} {too_few.NEVER}")
         if silent and not run.transport.remote:  # they would be late again
-            raise UserError(f"{message} {LATER}")
+            raise UserError(f"{message} {too_few.LATER}")
         if not left and not silent and not run.may_repeat(ledger.records[records_before:]):
             raise UserError(message)
         log.warning("%s The run is paused.", message)
@@ -217,36 +215,6 @@ def _aggregated(
             names = dict.fromkeys((*exchange.instructions, *silent))
             if not run.transport.wait_for(list(names), required):
                 raise UserError(message)
-
-
-def _too_few(
-    round: int,
-    number: int,
-    required: int,
-    records: Sequence[ClientRecord],
-    silent: Sequence[str],
-) -> str:
-    """The message for too few updates. records: the ledger's of the round."""
-    few = f"only {number} of {required} clients' updates" if number else "no client's update"
-    return f"{few} could be used in round {round}: {_reasons(records, number, silent)}"
-
-
-def _reasons(records: Sequence[ClientRecord], number: int, silent: Sequence[str]) -> str:
-    """The reason of each client without an update, a sentence each.
-
-    number: of usable updates. silent: the clients that did not answer in time.
-    """
-    errors = [(record.client, record.error.removesuffix(".")) for record in records if record.error]
-    reasons = [f"{client}: {error}." for client, error in errors]
-    if reasons:
-        return " ".join(reasons)
-    if number and silent:
-        return f"{', '.join(silent)} did not answer in time."
-    if number:
-        return "the others have the weight 0."
-    # Under a rule that sees sums only the weights are in the sum.
-    answered = any(record.kind == "train" and record.answered_at is not None for record in records)
-    return "all weights are 0." if answered else "none answered."
 
 
 def _evaluate_and_commit(

@@ -6,7 +6,12 @@ import pytest
 
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import simulate
-from hanse.experiment.assembly.method import build_method, withheld_scores
+from hanse.experiment.assembly.method import (
+    build_method,
+    method_remarks,
+    refuse_unserved,
+    withheld_scores,
+)
 from hanse.experiment.loading import load
 from hanse.federation.compression.bf16 import BF16
 from hanse.federation.compression.identity import Identity
@@ -138,6 +143,71 @@ def test_what_does_not_fit_is_refused_before_anything_is_loaded(
     with pytest.raises(UserError) as caught:
         simulate(experiment)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["aggregator={bulyan: {attackers: 1}}"], "bulyan needs at least 7 clients in a round"),
+        (["aggregator={krum: {attackers: 1}}"], "krum needs at least 5 clients in a round to"),
+        (
+            ["aggregator={trimmed_mean: {attackers: 1}}", "fraction_train=0.6"],
+            "trimmed_mean needs at least 3 clients in a round to bear 1 attacker, and there are 2",
+        ),
+        (
+            ["aggregator={fltrust: {root: silo-9}}"],
+            "aggregator.fltrust.root is 'silo-9', which takes no part (did you mean 'silo-",
+        ),
+        (
+            ["aggregator={fltrust: {root: silo-1}}", "fraction_train=0.6"],
+            "fltrust needs an answer of silo-1 in every round, and fraction_train asks only some",
+        ),
+    ],
+)
+def test_clients_that_a_rule_cannot_serve_are_refused_before_anything_is_loaded(
+    experiment_file: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], sentence: str
+) -> None:
+    monkeypatch.setattr("hanse.experiment.assembly.resources.load", None)
+    with pytest.raises(UserError) as caught:
+        simulate(load(experiment_file, words))
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["aggregator={krum: {attackers: 2}}", "deployment.quorum=6"],
+            "deployment.quorum lets a round end with 6 updates, and krum needs 7 where 10 clients "
+            "are asked; raise deployment.quorum, or choose",
+        ),
+        (["aggregator=coordinate_median", "deployment.quorum=2"], "end with 2 updates, and coord"),
+        (
+            [
+                "aggregator={krum: {attackers: 2}}",
+                *("fraction_train=0.6", "deployment.over_selection=1.5"),
+            ],
+            "a round that asks 9 clients waits for 6 of them (deployment.over_selection), and krum "
+            "then needs 7 updates; set deployment.over_selection=1, or raise",
+        ),
+    ],
+)
+def test_rounds_that_may_end_with_too_few_updates_are_no_deployment(
+    experiment_file: Path, words: list[str], sentence: str
+) -> None:
+    """Such a round would be paused, and repeated for ever."""
+    experiment = load(experiment_file, ["num_clients=10", *words])
+    refused = "fraction_train" in words[1]
+    if not refused:
+        refuse_unserved(experiment, timed=False)
+        [remark] = method_remarks(experiment, simulated=True)
+        assert remark.startswith("a deployment of this experiment would be refused: ")
+        assert sentence in remark
+    with pytest.raises(UserError) as caught:
+        refuse_unserved(experiment, timed=True)
+    assert sentence in str(caught.value)
+    enough = [*words, "deployment.quorum=7", "deployment.over_selection=1"]
+    refuse_unserved(load(experiment_file, ["num_clients=10", *enough[:1], *enough[-2:]]), True)
 
 
 def test_scores_that_nobody_is_told_are_remarked_on(experiment_file: Path) -> None:

@@ -1,6 +1,9 @@
 """Properties of every rule that bears attackers, found by listing the folder."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,10 +11,12 @@ import pytest
 from collected_rounds import SETTINGS, attacked, combined, honest, round_of, row_of
 from hanse import registry
 from hanse.errors import UserError
+from hanse.federation.aggregators.trimmed_mean import TrimmedMean
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.compatibility import check
 from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.robust.rule import CountingRule, RobustRule
+from toys import Meddler, federate, silos
 
 FOLDER = "federation/aggregators"
 RULES: dict[str, RobustRule] = {
@@ -151,3 +156,22 @@ def test_it_takes_no_updates_that_it_cannot_compare(name: str) -> None:
     check(FedAvg(), RULES[name])
     with pytest.raises(UserError, match="choose the aggregator mean"):
         check(registry.build("federation/algorithms", "fedkseed"), RULES[name])
+
+
+def test_a_round_that_awaits_too_few_clients_is_not_repeated_for_ever(tmp_path: Path) -> None:
+    """Enough are asked, but as soon as four have answered the others are late."""
+
+    class Waiting(Meddler):
+        def wait_for(self, clients: Sequence[str], required: int) -> bool:
+            raise AssertionError("no wait would help")
+
+    settings: dict[str, Any] = {"fraction_train": 0.5, "over_selection": 1.5, "network": Waiting}
+    with pytest.raises(UserError, match=r"only 4 of 5 .* in round 1: .* no wait would help; raise"):
+        federate(FedAvg(), silos(8), tmp_path / "run", aggregator=TrimmedMean(2), **settings)
+
+
+@pytest.mark.parametrize("name", ["norm_bounding", "centred_clipping", "coordinate_median"])
+def test_a_rule_that_takes_no_factors_names_rules_that_do(name: str) -> None:
+    algorithm = registry.build("federation/algorithms", "flexlora")
+    with pytest.raises(UserError, match="; choose the aggregator geometric_median or krum, or ano"):
+        check(algorithm, RULES[name])

@@ -13,7 +13,7 @@ from hanse.data.tokenization.token_cache import Tokenized
 from hanse.experiment.assembly import client_adapters, client_examples, in_place, privacy, quorum
 from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
-from hanse.experiment.assembly.method import build_method, refuse_unserved, withheld_scores
+from hanse.experiment.assembly.method import build_method, method_remarks, refuse_unserved
 from hanse.experiment.assembly.named_models import Examples, Holders, by_holder, naming
 from hanse.experiment.assembly.preconditions import refuse_unmet
 from hanse.experiment.assembly.resources import (
@@ -227,7 +227,7 @@ def simulate(
     holders = Holders(resources, examples, used)
     learner, differ = _server(holders, experiment), build_algorithm(experiment).clients_may_differ
     clients = {n: _simulated_client(holders, learner, n, experiment, differ) for n in settings}
-    notes = in_place.remarks(experiment) + withheld_scores(experiment)
+    notes = in_place.remarks(experiment) + method_remarks(experiment, only is None)
     notes += [] if only else privacy.remarks(experiment, method, learner.parameters())
     notes += [ALONE] * (only is None and _is_alone(experiment))
     unread = client_examples.unread_columns(rows, learner.backbone.head.reads)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from hanse.errors import UserError
-from hanse.experiment.part_kinds import DOWNLOAD, MECHANISM, UPLOAD
+from hanse.experiment.assembly.quorum import promised
+from hanse.experiment.part_kinds import DOWNLOAD, MECHANISM, UPLOAD, spec_name
 from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm
 from hanse.federation.client_sampling import fraction_asked, taking_part
 from hanse.federation.interfaces.declarations import AT_SERVER
@@ -30,14 +31,51 @@ def build_method(experiment: Experiment) -> Method:
 
 
 def refuse_unserved(experiment: Experiment, timed: bool) -> None:
-    """Raise UserError for a number of clients of a round that the aggregator cannot serve.
+    """Raise UserError for clients of a round, or replies to it, that the aggregator cannot serve.
 
-    timed: messages take time, so that `deployment.over_selection` asks more clients.
+    timed: messages take time, so that `deployment.over_selection` asks more clients than the round
+    waits for, and `deployment.quorum` lets it do with fewer.
     """
     ratio = experiment.deployment.over_selection if timed else 1.0
-    share = fraction_asked(experiment.fraction_train, ratio)
-    clients = taking_part(len(experiment.participant_names), share)
-    build_aggregator(experiment).require_clients(clients)
+    share, names = experiment.fraction_train, experiment.participant_names
+    asked = taking_part(len(names), fraction_asked(share, ratio))
+    rule = build_aggregator(experiment)
+    rule.require_clients(asked)
+    rule.require_names(names, asked == len(names))
+    if timed:
+        _refuse_unawaited(experiment, rule.fewest(asked), asked)
+
+
+def _refuse_unawaited(experiment: Experiment, needed: int, asked: int) -> None:
+    """Raise UserError if rounds may end with fewer updates than the rule needs."""
+    rule, clients = spec_name(experiment.aggregator), len(experiment.participant_names)
+    awaited = taking_part(clients, experiment.fraction_train)
+    if awaited < needed:
+        raise UserError(
+            f"a round that asks {asked} clients waits for {awaited} of them "
+            f"(deployment.over_selection), and {rule} then needs {needed} updates; set "
+            "deployment.over_selection=1, or raise fraction_train."
+        )
+    if (combined := promised(experiment, clients)) < needed:
+        raise UserError(
+            f"deployment.quorum lets a round end with {combined} updates, and {rule} needs "
+            f"{needed} where {asked} clients are asked; raise deployment.quorum, or choose a rule "
+            "or a number of attackers that needs fewer."
+        )
+
+
+def method_remarks(experiment: Experiment, simulated: bool) -> list[str]:
+    """Remarks on a run's aggregator.
+
+    simulated: all clients are in this process.
+    """
+    remarks = withheld_scores(experiment)
+    if simulated:
+        try:
+            refuse_unserved(experiment, timed=True)
+        except UserError as error:
+            remarks.append(f"a deployment of this experiment would be refused: {error}")
+    return remarks
 
 
 def withheld_scores(experiment: Experiment) -> list[str]:

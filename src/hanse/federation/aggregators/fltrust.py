@@ -1,6 +1,7 @@
 """FLTrust (Cao et al. 2021, 2012.13995)."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -12,7 +13,7 @@ from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.robust.distances import inner_products
 from hanse.federation.robust.received import Received
 from hanse.federation.robust.rule import RobustRule
-from hanse.registry import ServerText
+from hanse.registry import ServerText, suggestion
 
 CLIENT = ServerText(
     lambda value: isinstance(value, str) and len(value) <= 200,
@@ -38,6 +39,19 @@ class FLTrust(RobustRule):
     least: ClassVar[int] = 2
 
     root: Annotated[str, CLIENT]  # the name of the trusted client
+
+    def require_names(self, names: Sequence[str], always: bool) -> None:
+        if self.root not in names:
+            raise UserError(
+                f"aggregator.fltrust.root is {self.root!r:.200}, which takes no part"
+                f"{suggestion(self.root, names)}; name one of {', '.join(names):.500}."
+            )
+        if not always:
+            raise UserError(
+                f"fltrust needs an answer of {self.root} in every round, and fraction_train asks "
+                "only some clients, drawn by seed; set fraction_train=1, or choose the aggregator "
+                "coordinate_median."
+            )
 
     def aggregate(self, exchange: Exchange) -> Aggregate:
         if self.root not in exchange.profiles:

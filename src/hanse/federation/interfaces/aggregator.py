@@ -1,6 +1,7 @@
 """The role of an aggregator: it combines the updates of a round into one."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from hanse.errors import UserError
@@ -65,6 +66,16 @@ class Aggregator(ABC):
 
     def require_clients(self, clients: int) -> None:  # noqa: B027 (serves any number)
         """Raise UserError for a number of clients of a round that the rule cannot serve."""
+
+    def require_names(self, names: Sequence[str], always: bool) -> None:  # noqa: B027 (names none)
+        """Raise UserError unless the clients that a setting names are among those of the run.
+
+        always: whether all of them take part in every round.
+        """
+
+    def fewest(self, clients: int) -> int:
+        """The fewest updates that the rule combines in a round that asks so many clients."""
+        return 1
 
     def describe(self, clients: int) -> tuple[str, ...]:
         """Phrases for users: the rule's terms in a round of so many clients, and what it hides."""

@@ -42,6 +42,9 @@ class RobustRule(Aggregator):
         if clients < (required := self.required(attackers)):
             raise UserError(self._too_few(clients, required, attackers))
 
+    def fewest(self, clients: int) -> int:
+        return self.required(self.expected(clients))
+
     def describe(self, clients: int) -> tuple[str, ...]:
         return (self.bound(clients), *super().describe(clients))
 
@@ -57,8 +60,9 @@ class RobustRule(Aggregator):
         )
 
     def aggregate(self, exchange: Exchange) -> Aggregate:
-        attackers = self.expected(len(exchange.profiles))
-        received, required = Received.of(exchange), self.required(attackers)
+        clients = len(exchange.profiles)
+        attackers, required = self.expected(clients), self.fewest(clients)
+        received = Received.of(exchange)
         if len(received) < required:
             raise TooFewClientsError(len(received), required)
         return self.combined(received, attackers)
