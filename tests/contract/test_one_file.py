@@ -1,4 +1,4 @@
-"""A part is one file: six kinds are added to a copy of the package, and nothing else is edited."""
+"""A part is one file: seven kinds are added to a copy of the package; nothing else is edited."""
 
 import json
 import os
@@ -103,6 +103,24 @@ class ExampleCount(Task):
         items = [self.factor for _ in learner.examples(split)]
         return Scores({"count": sum(items)}, items)
 ''',
+    "audit/attacks/silence.py": '''"""Updates of nothing."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from hanse.audit.attack import Attack, Updates
+
+
+@dataclass(frozen=True)
+class Silence(Attack):
+    """Attackers who send nearly nothing."""
+
+    share: float = 0.0
+
+    def sent(self, updates: Updates) -> Tensor:
+        return self.share * updates.own
+''',
     "journal/trackers/notes.py": '''"""Notes in a file of the run folder."""
 
 from dataclasses import dataclass
@@ -148,7 +166,7 @@ CHOICES = {
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a copy of the package with six new files."""
+    """The folder of a copy of the package with seven new files."""
     home = tmp_path_factory.mktemp("copy")
     shutil.copytree(hanse.__path__[0], home / "hanse")
     for file, text in PARTS.items():
@@ -176,6 +194,7 @@ def test_a_new_file_of_each_kind_is_listed(copy: Path) -> None:
     assert "halves          A change of scale on the way." in listed
     assert "halved          The mean over labelled tokens, divided." in listed
     assert "example_count   A metric of its own." in listed
+    assert "silence         Attackers who send nearly nothing." in listed
     assert "notes           One line for each round." in listed
     for setting in (
         "pace: float = 0.5",
@@ -197,6 +216,10 @@ def test_a_new_file_of_each_kind_is_run_by_its_name(copy: Path, experiment_file:
     assert resolved["compression"]["upload"] == [{"halves": {"factor": 4.0}}]
     assert resolved["objective"] == {"halved": {"divisor": 4.0}}
     assert resolved["report_to"] == [{"notes": {"file": "notes.txt"}}]
+    words = "compression=[]", "attack={silence: {attackers: 1, share: 0.5}}"  # which takes no codec
+    assert "what the attack silence says" in " ".join(
+        call(copy, "check", experiment_file, *words).split()
+    )
     assert (folder / "notes.txt").read_text() == "0\n1\n"
     scores = json.loads((folder / "scores" / "test-example_count-00001.json").read_text())
     assert scores["metrics"] == {"count": 30 * 3.0}

@@ -14,6 +14,7 @@ from hanse.experiment.part_kinds import (
     AGGREGATOR,
     ALGORITHM,
     AT_SILOS,
+    ATTACK,
     NAMED,
     PART_KINDS,
     PARTITIONER,
@@ -61,7 +62,7 @@ def test_a_policy_has_the_settings_that_the_kinds_name() -> None:
 
 
 def test_which_kinds_a_silo_builds_and_which_are_chosen_once() -> None:
-    assert {*PART_KINDS} - {*AT_SILOS} == {TRACKER}
+    assert {*PART_KINDS} - {*AT_SILOS} == {ATTACK, TRACKER}
     assert {*PART_KINDS} - {*NAMED} == {ADAPTER}
     assert {kind.place for kind in PART_KINDS} - CHOICES == {
         ("evaluation", "tasks"),

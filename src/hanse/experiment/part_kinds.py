@@ -118,6 +118,7 @@ UPLOAD, DOWNLOAD = (
 MECHANISM = PartKind(
     *(("privacy",), "federation/privacy", f"{ROLES}.mechanism:Mechanism"), policy="mechanisms"
 )
+ATTACK = PartKind(("attack",), "audit/attacks", "hanse.audit.attack:Attack", at_silos=False)
 TASK = PartKind(
     ("evaluation", "tasks"), "evaluation", f"{ROLES}.task:Task", several=True, policy="tasks"
 )
@@ -131,7 +132,7 @@ TRACKER = PartKind(
 
 PART_KINDS = (
     *(PARTITIONER, OBJECTIVE, ADAPTER, ALGORITHM, AGGREGATOR, UPLOAD, DOWNLOAD, MECHANISM),
-    *(TASK, TRACKER),
+    *(ATTACK, TASK, TRACKER),
 )
 NAMED = tuple(kind for kind in PART_KINDS if not kind.in_schema)  # by a spec, also from outside
 AT_SILOS = tuple(kind for kind in PART_KINDS if kind.at_silos)

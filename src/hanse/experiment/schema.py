@@ -68,12 +68,12 @@ class Experiment(SettingsModel):
     privacy: the mechanism of privacy that updates pass before they are encoded; none: no mechanism.
     silo_names: names of the clients among whom one source is divided, in client order; with the
         partitioners key and natural_id, in the order of the column's values. none: silo-1, …
+    attack: what hostile clients of a simulation send; none: all clients are honest.
     links: simulated links between the clients and the server; none: messages take no time.
     clients: by a client's name, its own model, adapter, models, data, train, compression or links.
     participants: only these clients take part; absent clients still get their share of the rows.
     clients_per_pass: the number of simulated clients that train in one forward pass; auto: the
-        number that is fastest on this machine; off: one at a time, through PEFT's own layers. The
-        run folder records the number.
+        fastest here, which the run folder records; off: one at a time, through PEFT's own layers.
     report_to: the trackers that show the run: a list, one name, or none.
     """
 
@@ -98,6 +98,7 @@ class Experiment(SettingsModel):
     evaluation: Evaluation = Evaluation()
     deployment: Deployment = Deployment()
     links: Links | None = None
+    attack: Spec | None = None
     clients: dict[ClientName, dict[str, Any]] = Field(default={})
     participants: Annotated[list[ClientName], Field(min_length=1)] | None = None
     report_to: list[Spec] = Field(default=[])
@@ -112,7 +113,7 @@ class Experiment(SettingsModel):
     def _read_one_tracker_as_list(cls, value: Any) -> Any:
         return listed(value)
 
-    @field_validator("privacy", "links", mode="before")
+    @field_validator("privacy", "links", "attack", mode="before")
     @classmethod
     def _read_the_word_none(cls, value: Any) -> Any:
         return None if value == "none" else value
@@ -207,10 +208,7 @@ class Experiment(SettingsModel):
 
 
 def build_parts(experiment: Experiment) -> None:
-    """Build every part that is named, to check it; raises SettingError for the first wrong one.
-
-    All names are checked before the first part is imported.
-    """
+    """Check every named part by building it, all names first; raises SettingError for one."""
     check_names(experiment)
     for kind in NAMED:
         with _at(kind.place):

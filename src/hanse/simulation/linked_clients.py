@@ -19,6 +19,7 @@ from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile
 from hanse.journal.ledger import Ledger
 from hanse.randomness import RoundContext
+from hanse.simulation.attacked_clients import attacked
 from hanse.simulation.in_process import in_process
 from hanse.simulation.link import Link, links, training_seconds
 from hanse.tensors.serialization import Content
@@ -118,7 +119,7 @@ class LinkedClients(Transport):
 
 def clients_of(simulation: Simulation, folder: Path) -> Transport:
     """All clients of a simulation: behind their links, or without links as fast as they are."""
-    clients = in_process(simulation, folder)
+    clients = attacked(simulation, in_process(simulation, folder))
     by_name = links(simulation)
     if not by_name:
         return clients

@@ -30,7 +30,7 @@ from hanse.simulation.linked_clients import clients_of
 log = logging.getLogger(__name__)
 
 # Settings that folders of earlier versions lack; their defaults are what those versions did.
-ADDED = {"compression", "links", "models", "privacy"}
+ADDED = {"attack", "compression", "links", "models", "privacy"}
 
 
 def run(

@@ -17,7 +17,7 @@ def job_text(experiment: Experiment) -> str:
     continue from lies in a folder of the server, so its settings are sent instead.
     """
     values = experiment.resolved()
-    del values["links"]
+    del values["links"], values["attack"]  # the server refuses to begin with an attack
     values["clients"] = {
         name: {key: value for key, value in over.items() if key != "links"}
         for name, over in values["clients"].items()

@@ -46,6 +46,11 @@ def refuse_unidentified(experiment: Experiment, kit: Path | None) -> None:
 def refuse_unfit(experiment: Experiment) -> None:
     """Raise UserError for settings that a deployment cannot follow."""
     data = experiment.data
+    if experiment.attack is not None:
+        raise UserError(
+            f"attack.{spec_name(experiment.attack)} makes clients of a simulation hostile, and no "
+            "silo does so on order; leave attack out, or try it with `hanse run`."
+        )
     if data.pooled:
         raise UserError(
             "data.pooled puts all rows in one place, and silos keep theirs; leave it out."

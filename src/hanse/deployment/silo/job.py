@@ -165,7 +165,8 @@ def _rows(offered: Experiment, over: Values, silo: SiloSettings) -> dict[str, An
 
 def _safe(offered: Experiment, policy: Policy) -> Experiment:
     """The experiment without parts that only the server builds, and with own files for others."""
-    safe = offered.model_copy(update={"clients": {}, "report_to": [], "output_dir": None})
+    unused: Values = {"clients": {}, "report_to": [], "attack": None, "output_dir": None}
+    safe = offered.model_copy(update=unused)
     for kind in NAMED:
         specs = [_own(spec, kind, policy) for spec in kind.specs(safe)]
         if specs:

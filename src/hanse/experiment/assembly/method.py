@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hanse.errors import UserError
+from hanse.experiment.assembly import attack
 from hanse.experiment.assembly.quorum import promised
 from hanse.experiment.part_kinds import DOWNLOAD, MECHANISM, UPLOAD, spec_name
 from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm
@@ -22,6 +23,7 @@ def build_method(experiment: Experiment) -> Method:
     }
     algorithm, aggregator = build_algorithm(experiment), build_aggregator(experiment)
     method = Method(algorithm, aggregator, _pipelines(experiment), own)
+    attack.refuse_unattackable(experiment, method)
     if experiment.compression.collect and (reason := _uncollectable(method)):
         raise UserError(
             f"compression.collect keeps each client's change of the model, but {reason}, or set "
@@ -65,12 +67,13 @@ def _refuse_unawaited(experiment: Experiment, needed: int, asked: int) -> None:
 
 
 def method_remarks(experiment: Experiment, simulated: bool) -> list[str]:
-    """Remarks on a run's aggregator.
+    """Remarks on a run's aggregator and on its attack, if it has any.
 
     simulated: all clients are in this process.
     """
     remarks = withheld_scores(experiment)
     if simulated:
+        remarks += attack.remarks(experiment)
         try:
             refuse_unserved(experiment, timed=True)
         except UserError as error:

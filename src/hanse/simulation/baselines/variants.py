@@ -165,6 +165,7 @@ def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) 
         "compression": {},
         "privacy": None,
         "links": None,
+        "attack": None,
         "train": asdict(train),
         "clients": clients,
         "participants": None if client is None else [client],
