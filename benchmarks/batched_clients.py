@@ -13,7 +13,7 @@ with 16 clients of 1 × 32, 1.2 times with 8 of 2 × 64 (toy shape).
 import argparse
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 
@@ -84,15 +84,22 @@ def measure(case: Case, repeats: int) -> dict[str, object]:
             spent = clock(work)
             if repeat:  # the first time, libraries prepare themselves
                 seconds[name].append(spent)
-    speedup = {name: ratio(seconds["off"], own) for name, own in seconds.items()}
     learners[0].load(start)
     chosen = [best([one.member() for one in learners], LONG) for _ in range(repeats)]
-    taken = str(min(sizes, key=lambda size: abs(size - statistics.median(chosen))))
+    return {**asdict(case), "seconds": seconds, "auto": chosen, **ratios(seconds, chosen)}
+
+
+def ratios(seconds: Mapping[str, Sequence[float]], chosen: Sequence[int]) -> dict[str, object]:
+    """Each way beside one after another, and the way that auto takes beside the plain loop.
+
+    chosen: the numbers that auto found fastest; hanse trains one after another if that is 1.
+    """
+    usual = statistics.median(chosen)
+    sizes = [name for name in seconds if name.isdecimal()]
+    taken = min(sizes, key=lambda size: abs(int(size) - usual)) if usual > 1 else "off"
+    speedup = {name: ratio(seconds["off"], own) for name, own in seconds.items()}
     return {
-        **asdict(case),
-        "seconds": seconds,
         "speedup": speedup,
-        "auto": chosen,
         "auto_speedup": speedup[taken],
         "auto_speedup_over_plain": ratio(seconds["plain"], seconds[taken]),
     }
@@ -108,6 +115,7 @@ def main() -> None:
     repeats = 2 if chosen.short else chosen.repeats
     file = results("batched_clients")
     done = [] if chosen.again or not file.exists() else json.loads(file.read_text())["cases"]
+    done = [case | ratios(case["seconds"], case["auto"]) for case in done]
     for case in SHORT if chosen.short else FULL:
         if any(asdict(case).items() <= known.items() for known in done):
             continue
@@ -116,6 +124,7 @@ def main() -> None:
         print(f"{case}: {shown}; auto {found['auto']}: {found['auto_speedup']:.2f}", flush=True)
         done.append(found)
         keep("batched_clients", {"steps": STEPS, "repeats": repeats, "cases": done})
+    keep("batched_clients", {"steps": STEPS, "repeats": repeats, "cases": done})
 
 
 if __name__ == "__main__":

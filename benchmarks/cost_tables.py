@@ -132,9 +132,11 @@ def batched_clients(result: dict[str, Any]) -> list[str]:
         sizes = ", ".join(
             f"{size}: {value:.2f}" for size, value in case["speedup"].items() if size.isdecimal()
         )
+        usual = max(case["auto"], key=case["auto"].count)
+        taken = usual if usual > 1 else "off"
         lines.append(
             f"| {case['shape']} | {case['clients']} | {case['batch']} × {case['tokens']} | {sizes} "
-            f"| {max(case['auto'], key=case['auto'].count)} ({case['auto_speedup']:.2f}) "
+            f"| {taken} ({case['auto_speedup']:.2f}) "
             f"| {case['auto_speedup_over_plain']:.2f} |"
         )
     steps = " and ".join(f"{number} ({shape})" for shape, number in result["steps"].items())

@@ -15,6 +15,7 @@ from hanse.experiment.loading import load
 from hanse.federation.server import rounds
 from hanse.journal import run_folder, yaml_text
 from hanse.learners.batched_clients import size as client_numbers
+from hanse.simulation import clients_per_pass
 from hanse.simulation import run as simulation
 from hanse.simulation.clients_per_pass import decided
 from hanse.simulation.in_process import in_process
@@ -64,7 +65,7 @@ def test_the_same_as_one_after_another(
 def test_auto_is_decided_once_and_written_down(experiment_file: Path, tmp_path: Path) -> None:
     folder = run(experiment_file, tmp_path / "first", "clients_per_pass=auto")
     written, _ = yaml_text.read(folder / "experiment.yaml")
-    assert isinstance(written["clients_per_pass"], int)
+    assert written["clients_per_pass"] == "off" or isinstance(written["clients_per_pass"], int)
     again = run(folder / "experiment.yaml", tmp_path / "again")
     assert digest(again) == digest(folder)
 
@@ -92,6 +93,15 @@ def test_a_pass_is_no_larger_than_the_memory(
     made = decided(simulate(load(experiment_file, ["clients_per_pass=8"])))
     assert made.experiment.clients_per_pass == 1
     assert "1 clients at a time instead of 3" in caplog.text
+
+
+@pytest.mark.parametrize(("fastest", "taken"), [(1, "off"), (2, 2)])
+def test_auto_takes_no_pass_of_one_client(
+    experiment_file: Path, monkeypatch: pytest.MonkeyPatch, fastest: int, taken: Any
+) -> None:
+    monkeypatch.setattr(clients_per_pass, "best", lambda members, steps: fastest)
+    made = decided(simulate(load(experiment_file, ["clients_per_pass=auto"])))
+    assert made.experiment.clients_per_pass == taken
 
 
 @pytest.mark.parametrize("asked", ["auto", 3])

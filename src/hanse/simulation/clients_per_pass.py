@@ -36,8 +36,9 @@ def decided(simulation: Simulation) -> Simulation:
         log.info("clients train one by one: this adapter or objective cannot be batched")
     elif setting == "auto":
         report(Work(Activity.MEASURING_CLIENTS_PER_PASS))
-        chosen = best(members, _steps(simulation, together))
-        log.info("%s", f"{chosen} clients train together" if chosen > 1 else "clients train alone")
+        number = best(members, _steps(simulation, together))
+        chosen = number if number > 1 else "off"  # a pass of one client only costs time
+        log.info("%s", f"{number} clients train together" if number > 1 else "clients train alone")
     else:
         chosen = setting
         if (fit := fitting(members, len(members))) < len(members):
