@@ -53,7 +53,7 @@ class Bent(ToyLearner):
         return self.place.there
 
     def has_constants(self, digest: str) -> bool:
-        return self.place.there is not None and self.place.there.digest == digest
+        return (self.place.there.digest if self.place.there else "") == digest
 
     def put_constants(self, constants: Constants) -> None:
         self.place.there = constants
@@ -226,3 +226,30 @@ def test_a_client_keeps_the_newest_constants_for_itself(tmp_path: Path) -> None:
         os.utime(tmp_path / "constants" / f"{one.digest}.safetensors", (number, number))
     assert [store.find(one.digest) is not None for one in whole] == [False, False, True, True]
     assert {file.stat().st_mode & 0o777 for file in (tmp_path / "constants").iterdir()} == {0o600}
+
+
+class Unequal(Meddler):
+    """A network that gives c0 constants of its own in one request, and names none in the next."""
+
+    def send(self, client: str, message: bytes) -> None:
+        request = Request.parse(message)
+        if request.kind == "train" and client == "c0":
+            own = Constants.of({"bend": torch.zeros(4)})
+            first = replace(request, kind="a phase", constants=own.digest, given=own.tensors)
+            self.inner.send(client, first.pack())
+        if request.kind == "train":
+            message = replace(request, constants="", given={}).pack()
+        super().send(client, message)
+
+    def receive(self, timeout: float | None) -> tuple[str, bytes] | None:
+        """The next reply that is not to the request before."""
+        while (arrived := super().receive(timeout)) is not None:
+            if Reply.parse(arrived[1]).kind != "a phase":
+                break
+        return arrived
+
+
+def test_those_of_an_earlier_request_are_not_used_where_none_are_named(tmp_path: Path) -> None:
+    """Silos that compare a request without their hash would train unlike each other, unnoticed."""
+    with pytest.raises(UserError, match="c0: c0 no longer has the constants of the adapter"):
+        go(tmp_path / "run", network=Unequal, rounds=1, quorum=3)

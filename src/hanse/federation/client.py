@@ -253,7 +253,8 @@ def _put_constants(endpoint: ClientEndpoint, learner: Learner, request: Request)
             f"{endpoint.profile.name} was sent other constants of the adapter than the request "
             "names; look after the connection to the server."
         )
-    if request.constants and not learner.has_constants(request.constants):
+    # Without a hash the learner must have none, or those of an earlier request would stay.
+    if not learner.has_constants(request.constants):
         constants = sent if sent.digest else endpoint.constants.find(request.constants)
         if constants is None:
             name = endpoint.profile.name
