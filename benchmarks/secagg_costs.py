@@ -189,6 +189,7 @@ def _run(federation: Federation, folder: Path, rounds: int, spent: Spent) -> Run
             seed=0,
             identity=simulated(0, name, names),
             job=JOB,
+            participants=names,
         )
 
     transport = Watched(InProcess([ClientProfile(n, EXAMPLES) for n in names], endpoint), spent)

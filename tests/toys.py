@@ -401,9 +401,8 @@ def federate(
         profile, learner = profiles[name], learners[name]
         parts = method.for_client(name)
         identity = simulated(seed, name, learners)
-        own = ClientEndpoint(
-            profile, learner, parts, tasks, store, seed, identity=identity, rounds=rounds
-        )
+        own = ClientEndpoint(profile, learner, parts, tasks, store, seed, identity=identity)
+        own = replace(own, rounds=rounds, participants=tuple(learners))
         return endpoints(own)
 
     transport = network(InProcess(list(profiles.values()), endpoint))
@@ -418,7 +417,7 @@ def federate(
                 over_selection=over_selection,
                 deadline=deadline,
                 max_norm_ratio=max_norm_ratio,
-                clients=len(profiles),
+                participants=tuple(profiles),
             ),
             method,
             transport,

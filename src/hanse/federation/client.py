@@ -1,6 +1,6 @@
 """The client half of the federation: answers to the server's requests."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,7 +49,7 @@ class MissingConstants(UserError):  # noqa: N818 (the condition, not an error of
 
 OPTIMIZER = "optimizer"  # the learner's entry in a client's memory, beside those of the transforms
 ALGORITHM = "algorithm"
-COMMITMENTS = "sums.json"  # of sums that the client has helped to open, beside its memory
+COMMITMENTS = "sums.json"  # to sums and to the memory behind each update, beside its memory
 
 
 @dataclass
@@ -60,7 +60,7 @@ class ClientEndpoint:
         the learner may change.
     files: the files of all runs on this machine; None: those of this run, beside its memory.
     rounds: the number of rounds of the run; 0: not known.
-    job, least_cohort, quorum: as in `Client`.
+    job, least_cohort, quorum, participants: as in `Client`.
     refused: called with the sentence of a refusal by the aggregator's client half.
     kept: the update of a round that may be repeated; None: the client trains again.
     """
@@ -79,6 +79,7 @@ class ClientEndpoint:
     job: str = ""
     least_cohort: int = 1
     quorum: int = 1
+    participants: Collection[str] = ()
     refused: Callable[[str], object] = lambda sentence: None
     kept: KeptUpdate | None = None
 
@@ -225,7 +226,8 @@ def _client(endpoint: ClientEndpoint, request: Request, memory: dict[str, Memory
         endpoint.job,
         endpoint.least_cohort,
         endpoint.quorum,
-        request.last_counted_round,
+        endpoint.participants,
+        endpoint.store.digest(request.last_counted_round) if compares else "",
         Commitments(endpoint.store.folder / COMMITMENTS) if aggregator.agrees else None,
     )
 

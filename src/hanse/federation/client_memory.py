@@ -56,6 +56,11 @@ class MemoryStore:
             )
         return memory
 
+    def digest(self, counted: int) -> str:
+        """The SHA-256 in hex of the memory that `look` finds; empty for round 0."""
+        file = self._files().get(counted) if counted else None
+        return file.stem.rpartition("-")[2] if file else ""
+
     def draft(self, round: int, memory: dict[str, Memory]) -> bool:
         """Write the memory that holds if this round is counted; return whether there is one.
 

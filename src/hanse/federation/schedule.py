@@ -10,7 +10,7 @@ from hanse.federation.client_sampling import taking_part
 class Schedule:
     """The number of rounds, the clients of each, and the times of evaluation.
 
-    clients: of the run; 0 if the number is not known.
+    participants: the names of all clients of the run, in client order; empty if not known.
     fraction_train: share of the clients in each round, at least one client, drawn by seed.
     validate_every: rounds between two evaluations on the validation split; 0: after the last only.
     test: whether the test split is scored before the first round and after the last; "final": after
@@ -32,7 +32,12 @@ class Schedule:
     quorum: int = 1
     over_selection: float = 1.0
     max_norm_ratio: float | None = None
-    clients: int = 0
+    participants: tuple[str, ...] = ()
+
+    @property
+    def clients(self) -> int:
+        """The number of clients of the run; 0 if it is not known."""
+        return len(self.participants)
 
     @property
     def clients_per_round(self) -> int:

@@ -14,7 +14,7 @@ from hanse.tensors import json_text
 
 @dataclass
 class Commitments:
-    """One content for each round of a run; file: JSON, readable by its owner only.
+    """One content for each round of a run and each subject; file: JSON, its owner's only.
 
     Raises UserError if the file cannot be read: its owner would be committed twice.
     """
@@ -25,17 +25,24 @@ class Commitments:
     def __post_init__(self) -> None:
         self._contents = _read(self.file)
 
-    def content(self, round: int) -> str:
+    def content(self, round: int, subject: str = "") -> str:
         """The content of a round; empty if there is none."""
-        return self._contents.get(str(round), "")
+        return self._contents.get(_key(round, subject), "")
 
-    def commit(self, round: int, content: str) -> bool:
-        """Commit in a round, durably; returns False if there is another content."""
-        if self.content(round) not in ("", content):
-            return False
-        self._contents[str(round)] = content
-        atomic_files.write(self.file, json.dumps(self._contents).encode(), private=True)
-        return True
+    def commit(self, round: int, content: str, subject: str = "") -> bool:
+        """Commit in a round, durably; returns False if there is another content.
+
+        content: not empty.
+        """
+        former = self.content(round, subject)
+        if not former:
+            self._contents[_key(round, subject)] = content
+            atomic_files.write(self.file, json.dumps(self._contents).encode(), private=True)
+        return former in ("", content)
+
+
+def _key(round: int, subject: str) -> str:
+    return f"{round} {subject}".strip()
 
 
 def _read(file: Path) -> dict[str, str]:

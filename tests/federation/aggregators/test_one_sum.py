@@ -4,17 +4,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+import torch
 
 from hanse.errors import UserError
 from hanse.federation.aggregators.secagg import SecAgg
 from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.client_memory import MemoryStore
 from hanse.federation.interfaces.aggregator import Exchange, TooFewClientsError
 from hanse.federation.interfaces.results import Aggregate
-from hanse.federation.messages import Request
+from hanse.federation.messages import ClientProfile, Request
 from hanse.journal import summed
 from hanse.learners.training.settings import TrainingSettings
+from hanse.tensors.named import map_tensors
 from toys import Meddler, Outcome, federate, held_out, silos
 
 NAMES = tuple(f"c{number}" for number in range(11))
@@ -59,11 +63,12 @@ def go(
     quorum: int = 1,
     between: Callable[[], Any] = lambda: None,
     rule: SecAgg = RULE,
+    kind: type[Attempts] = Attempts,
 ) -> tuple[Outcome, Attempts]:
     networks: list[Attempts] = []
 
     def network(inner: Any) -> Attempts:
-        networks.append(Attempts(inner, leaving, between))
+        networks.append(kind(inner, leaving, between))
         return networks[-1]
 
     own: dict[str, Any] = {"aggregator": rule, "network": network, "quorum": quorum}
@@ -85,7 +90,9 @@ def test_a_repeated_round_keeps_to_the_clients_of_the_first_sum(tmp_path: Path) 
     run, network = go(tmp_path / "run", [{**TOO_FEW, "c8": "train"}, {}])
     without = tuple(name for name in NAMES if name != "c8")
     assert network.unmasked() == [10, 10]
-    assert run.records[-1].clients == without == summed.noted(tmp_path / "run", 1)
+    assert run.records[-1].clients == without
+    opened = summed.noted(tmp_path / "run", 1)
+    assert opened is not None and opened.names == without
 
 
 def test_a_repeated_round_waits_for_all_clients_of_the_first_sum(tmp_path: Path) -> None:
@@ -124,6 +131,58 @@ class Forgetful(SecAgg):
         return aggregate
 
 
+class Gone(Attempts):
+    """A network that c10 has left for good."""
+
+    def profiles(self) -> list[ClientProfile]:
+        return [profile for profile in super().profiles() if profile.name != "c10"]
+
+
+def test_a_server_that_starts_again_asks_for_the_same_sum_although_another_has_left(
+    tmp_path: Path,
+) -> None:
+    """The grid would be another one without the client of the largest weight."""
+    with pytest.raises(UserError, match="could be used in round 1"):
+        go(tmp_path / "run", [{**TOO_FEW, "c10": "train"}])
+    run, network = go(tmp_path / "run", [{}], kind=Gone)
+    assert network.unmasked() == [10]
+    assert run.records[-1].clients == NAMES[:10]
+
+
+KEEP = TrainingSettings(learning_rate=0.05, optim="sgd", momentum=0.9, optimizer_state="keep")
+
+
+def sums_of_round_2(
+    folder: Path,
+    network: type[Attempts] = Attempts,
+    first: Leaving = {},  # noqa: B006 (is not changed)
+    between: Callable[[], Any] = lambda: None,
+    rule: type[Forgetful] = Forgetful,
+) -> list[Aggregate]:
+    """The sums of round 2 that a server gets which asks for it twice; both end without a model.
+
+    first: who is silent from which phase on in the first try. between: what happens before the
+    second one; the server has forgotten the first sum.
+    """
+    own, note = rule(threshold=7), folder / summed.FILE
+
+    def forget() -> None:
+        note.unlink()
+        between()
+
+    with pytest.raises(UserError, match="could be used in round 2"):
+        federate(
+            FedAvg(),
+            silos(11, KEEP),
+            folder,
+            held_out(),
+            rounds=2,
+            aggregator=own,
+            network=lambda inner: network(inner, [first, {}], forget),
+        )
+    return own.sums
+
+
 class Rewinding(Attempts):
     """A network on which c3 is told, when round 2 is asked again, to go back to its start."""
 
@@ -135,20 +194,41 @@ class Rewinding(Attempts):
         super().send(client, message)
 
 
-@pytest.mark.parametrize("network", [Attempts, Rewinding])
-def test_clients_open_no_sum_of_another_memory(tmp_path: Path, network: type[Attempts]) -> None:
-    """The difference of two sums would be that of one client's updates from its two memories."""
-    keep = TrainingSettings(learning_rate=0.05, optim="sgd", momentum=0.9, optimizer_state="keep")
-    rule, note = Forgetful(threshold=7), tmp_path / "run" / summed.FILE
-    with pytest.raises(UserError, match="could be used in round 2"):
-        federate(
-            FedAvg(),
-            silos(11, keep),
-            tmp_path / "run",
-            held_out(),
-            rounds=2,
-            aggregator=rule,
-            network=lambda inner: network(inner, [{}, {}], note.unlink),
-        )
-    # c3 sends no second masked update: the others' shares would open the sum without its help.
-    assert len(rule.sums) == (2 if network is Attempts else 1)
+def test_the_same_sum_may_be_opened_again(tmp_path: Path) -> None:
+    first, second = sums_of_round_2(tmp_path / "run")
+    for name, tensor in first.tensors.items():
+        assert torch.equal(tensor, second.tensors[name])
+
+
+@pytest.mark.parametrize("first", [{}, {"c3": "survivors"}], ids=["asked", "left out"])
+def test_no_sum_has_a_client_with_another_memory(tmp_path: Path, first: Leaving) -> None:
+    """The difference of two sums would be that of one client's updates from its two memories.
+
+    A server need not ask this client to open the first one: the shares of the others are enough.
+    """
+    assert len(sums_of_round_2(tmp_path / "run", Rewinding, first)) == 1
+
+
+def test_no_sum_has_a_client_with_another_content_of_a_memory(tmp_path: Path) -> None:
+    """A server that lets a client train round 1 once more changes what it goes on from."""
+    store = MemoryStore(tmp_path / "run" / "clients" / "c3")
+
+    def train_again() -> None:
+        memory = store.look(1)
+        store.draft(1, {part: map_tensors(torch.neg, own) for part, own in memory.items()})
+
+    assert len(sums_of_round_2(tmp_path / "run", between=train_again)) == 1
+
+
+class Coarser(Forgetful):
+    """The rule of a server that claims a larger weight when it asks for a sum again."""
+
+    def aggregate(self, exchange: Exchange) -> Aggregate:
+        bound = exchange.weight_bound() * 2 ** len(self.sums)
+        with patch.object(type(exchange), "weight_bound", lambda self: bound):
+            return super().aggregate(exchange)
+
+
+def test_no_sum_is_on_another_grid(tmp_path: Path) -> None:
+    """Sums of the same numbers, each cut and rounded otherwise, tell the numbers one by one."""
+    assert len(sums_of_round_2(tmp_path / "run", rule=Coarser)) == 1

@@ -26,7 +26,7 @@ def part(name: str, least: int = 1, quorum: int = 1, **terms: Any) -> Participat
     own = Terms(
         **{"job": "job", "round": 1, "request": REQUEST, "plan": PLAN, "grid": GRID, **terms}
     )
-    return Participation(simulated(0, name, NAMES), own, NAMES.index(name) + 1, least, quorum)
+    return Participation(simulated(0, name, NAMES), own, NAMES, least, quorum)
 
 
 def summand(value: float = 0.25, size: int = 3) -> dict[str, Tensor]:
@@ -58,7 +58,7 @@ class Parties:
         """The masked summands of all."""
         result = {}
         for name, own in self.parts.items():
-            own.admit(self.received(name), REQUEST, 0)
+            own.admit(self.received(name), REQUEST)
             result[name] = own.mask(summand())
         return result
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from federation.secure_sums.parties import GRID, NAMES, REQUEST, Parties, part, summand
 from hanse.federation.interfaces.aggregator import RefusalError
 from hanse.federation.secure_sums.bitmap import bitmap
-from hanse.federation.secure_sums.client_half import NO_SHARE, Participation
+from hanse.federation.secure_sums.client_half import NO_SHARE
 from hanse.federation.secure_sums.grid import Grid
 from hanse.federation.secure_sums.plan import Plan
 from hanse.federation.secure_sums.statements import sign_survivors
@@ -57,12 +58,24 @@ def test_keys_that_somebody_else_signed_or_nobody_are_refused() -> None:
         changed.parts["d"].share(stranger)
 
 
-def test_two_silos_of_one_index_are_refused() -> None:
+@pytest.mark.parametrize("place", [1, 3, 6])
+def test_a_silo_with_another_index_than_in_the_job_is_refused(place: int) -> None:
+    """A list of survivors would name other silos in the next try, and tell their difference."""
     parties = Parties()
-    own = parties.parts["a"]
-    parties.parts["b"] = Participation(parties.parts["b"].identity, own.terms, own.index, 1)
-    with pytest.raises(RefusalError, match="two silos of one index"):
-        own.share(parties.keys("a"))
+    parties.parts["b"].index = place
+    with pytest.raises(RefusalError, match=f"keys of b with the index {place}, which it does not"):
+        parties.parts["a"].share(parties.keys("a"))
+
+
+def test_a_silo_does_not_take_the_place_of_another_on_a_ring() -> None:
+    """A client knows its neighbours alone, and lists of survivors have indices."""
+    ring = Plan(clients=5, threshold=2, neighbours=2)
+    parties = Parties({name: part(name, plan=ring) for name in NAMES})
+    own, keys = parties.parts["a"], parties.keys("a")
+    parties.parts["e"].index = parties.parts["b"].index
+    keys = {"c": keys["c"], "e": parties.keys("a")["e"]}
+    with pytest.raises(RefusalError, match="keys of e with the index 2, which it does not have"):
+        own.share(keys)
 
 
 def test_each_step_is_answered_once_and_in_order() -> None:
@@ -132,8 +145,8 @@ def test_fewer_silos_than_the_threshold_or_the_own_least_cohort_are_refused() ->
     parties.parts["a"] = part("a", least=5)
     parties.shared()
     with pytest.raises(RefusalError, match=r"at least 5 \(policy.min_cohort of its silo.yaml\)"):
-        parties.parts["a"].admit(parties.received("a", ("b", "c", "d")), REQUEST, 0)
-    parties.parts["a"].admit(parties.received("a"), REQUEST, 0)
+        parties.parts["a"].admit(parties.received("a", ("b", "c", "d")), REQUEST)
+    parties.parts["a"].admit(parties.received("a"), REQUEST)
     parties.parts["a"].mask(summand())
     with pytest.raises(RefusalError, match="a sees 4 silos send their masked updates"):
         parties.parts["a"].sign(bitmap([1, 2, 3, 4], 5))
@@ -148,7 +161,7 @@ def test_numbers_in_place_of_bytes_are_refused(dtype: torch.dtype) -> None:
     parties = Parties().shared()
     own = parties.parts["a"]
     with pytest.raises(RefusalError, match=r"sent numbers of .* where bytes are due"):
-        own.admit({**parties.received("a"), **numbers}, REQUEST, 0)
+        own.admit({**parties.received("a"), **numbers}, REQUEST)
     parties.masked()
     signatures = parties.signed()
     with pytest.raises(RefusalError, match=r"sent numbers of .* where bytes are due"):
@@ -164,7 +177,7 @@ def test_a_name_that_no_encoding_can_write_is_refused() -> None:
 def test_another_model_than_the_signed_one_is_not_trained() -> None:
     parties = Parties().shared()
     with pytest.raises(RefusalError, match="another model to train than it has signed for"):
-        parties.parts["a"].admit(parties.received("a"), b"\x02" * 32, 0)
+        parties.parts["a"].admit(parties.received("a"), b"\x02" * 32)
 
 
 def test_a_list_without_the_silo_itself_is_refused() -> None:
@@ -210,12 +223,8 @@ def test_more_holders_of_shares_than_planned_are_refused() -> None:
     """Two groups of them could each open another one of the silo's two secrets."""
     few = Plan(clients=3, threshold=3, neighbours=2)
     parties = Parties({name: part(name, plan=few) for name in NAMES})
-    with pytest.raises(RefusalError, match="the keys of 4 other silos with indices from 1 to 5"):
+    with pytest.raises(RefusalError, match="keys of 4 other silos, where 2 of 3 are due"):
         parties.parts["a"].share(parties.keys("a"))
-    late = parties.parts["e"]
-    assert late.index > few.clients
-    with pytest.raises(RefusalError, match="indices from 1 to 5, where 2 of 3 are due"):
-        late.share({name: parties.keys("e")[name] for name in ("a", "b")})
 
 
 def test_survivors_that_a_silo_does_not_know_are_refused() -> None:
@@ -226,7 +235,7 @@ def test_survivors_that_a_silo_does_not_know_are_refused() -> None:
             parties.parts["a"].sign(bits)
     parties = Parties().shared()
     for name, own in parties.parts.items():
-        own.admit(parties.received(name, ("a", "b", "c", "d")), REQUEST, 0)
+        own.admit(parties.received(name, ("a", "b", "c", "d")), REQUEST)
         own.mask(summand())
     with pytest.raises(RefusalError, match="survivors that it does not know"):
         parties.parts["a"].sign(b"\x1f")  # the server names e, whose shares it never passed on
@@ -257,16 +266,21 @@ def test_fewer_silos_than_the_job_combines_are_refused() -> None:
 
 
 def test_the_sum_that_is_opened_depends_on_all_that_may_differ() -> None:
-    def opened(survivors: tuple[str, ...], counted: int, **terms: object) -> str:
+    def opened(survivors: tuple[str, ...], **terms: object) -> str:
         parties = Parties({name: part(name, **terms) for name in NAMES}).shared()
         request = bytes(terms.get("request", REQUEST))  # type: ignore[call-overload]
         for name, own in parties.parts.items():
-            own.admit(parties.received(name), request, counted)
+            own.admit(parties.received(name), request)
             own.mask(summand())
         parties.signed(survivors)
         return parties.parts["a"].opened
 
-    whole = opened(NAMES, 3)
-    assert whole == opened(NAMES, 3)  # with other keys
-    others_ = {opened(NAMES[:4], 3), opened(NAMES, 2), opened(NAMES, 3, request=b"\x07" * 32)}
-    assert len(others_ | {whole}) == 4
+    whole = opened(NAMES)
+    assert whole == opened(NAMES)  # with other keys
+    others_ = {
+        opened(NAMES[:4]),
+        opened(NAMES, request=b"\x07" * 32),
+        opened(NAMES, job="the same with another learning rate"),
+        opened(NAMES, grid=replace(GRID, weight_bound=2.0)),
+    }
+    assert len(others_ | {whole}) == 5

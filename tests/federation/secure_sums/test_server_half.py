@@ -12,9 +12,8 @@ from hanse.security.round_keys import PublicKeys
 
 
 def test_a_mask_that_cannot_be_removed_is_said() -> None:
-    collection = Collection(
-        Mock(profiles=dict.fromkeys(NAMES), summed=(), required=1), PLAN, GRID, 1, 60.0
-    )
+    exchange = Mock(profiles=dict.fromkeys(NAMES), participants=NAMES, summed=None, required=1)
+    collection = Collection(exchange, PLAN, GRID, 1, 60.0)
     own, other = part("a").keys, part("b").keys
     keys = {"a": own.public, "b": other.public, "c": PublicKeys(bytes(32), bytes(32), bytes(32))}
     collection.advertised = {n: Advertisement(1, known, bytes(64)) for n, known in keys.items()}

@@ -224,6 +224,7 @@ class SiloWorker:
             job=guard.job_digest,
             least_cohort=self.silo.policy.min_cohort,
             quorum=job.quorum,
+            participants=job.participants,
             refused=guard.enforcer.refused,
             kept=KeptUpdate(),
         )

@@ -48,8 +48,6 @@ from hanse.tensors.named import Tensors
 log = logging.getLogger(__name__)
 
 RUNS = Path("runs")
-
-
 ALONE = (
     "one silo is no federation: nothing is averaged, and the run is ordinary fine-tuning; set "
     "num_clients to 2 or more, or give each of several clients a file of its own "
@@ -157,6 +155,7 @@ class Simulation:
             rounds=self.experiment.rounds,
             job=self.job,
             quorum=quorum.simulated(self.experiment),
+            participants=self.clients.keys(),
         )
 
 
@@ -170,7 +169,7 @@ def _schedule(experiment: Experiment, transport: Transport) -> Schedule:
         validate_every=evaluation.validate_every,
         test=evaluation.test,
         evaluate_clients=evaluation.clients and experiment.data.client_test > 0,
-        clients=len(experiment.participant_names),
+        participants=tuple(experiment.participant_names),
     )
     if not transport.timed:
         return schedule

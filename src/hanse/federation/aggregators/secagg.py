@@ -74,8 +74,10 @@ class SecAgg(Aggregator):
     patience: PositiveFloat = 60.0  # seconds to wait for a step without training
 
     def aggregate(self, exchange: Exchange) -> Aggregate:
-        clients, plan = len(exchange.profiles), self._plan_now(exchange)
-        grid = self._grid(clients, exchange.weight_bound())
+        opened = exchange.summed  # clients help to open this one and no other
+        clients = opened.clients if opened else len(exchange.profiles)
+        bound = opened.weight_bound if opened else exchange.weight_bound()
+        plan, grid = self._plan_now(exchange.round, clients), self._grid(clients, bound)
         collection = Collection(exchange, plan, grid, exchange.round, self.patience)
         total, clipped, survivors = collection.sum()
         aggregate = exchange.mean(total, survivors)
@@ -106,11 +108,9 @@ class SecAgg(Aggregator):
 
     def admit(self, note: Instruction, client: Client) -> None:
         with _secrets_of(client):
-            part, commitments = _participation(client), client.commitments
-            part.admit(note.tensors, client.request_digest, client.last_counted_round)
-            former = commitments.content(client.context.round) if commitments else ""
-            if former and not former.startswith(part.trained):
-                raise _second_sum(client)  # the others' shares would open a masked update
+            part = _participation(client)
+            part.admit(note.tensors, client.request_digest)
+            _commit_to_memory(client, part)
 
     def seal(self, summand: Tensors, note: Instruction, client: Client) -> Tensors:
         with _secrets_of(client):
@@ -148,16 +148,15 @@ class SecAgg(Aggregator):
             self.neighbours,
         )
 
-    def _plan_now(self, exchange: Exchange) -> Plan:
+    def _plan_now(self, round: int, clients: int) -> Plan:
         """The plan of a round; the run has been checked, so if none is safe, silos are not there.
 
         Raises TooFewClientsError then, so that the round waits for one more.
         """
-        clients = len(exchange.profiles)
         try:
             return self.plan(clients)
         except UserError as error:
-            log.warning("round %d: %s", exchange.round, error)
+            log.warning("round %d: %s", round, error)
             raise TooFewClientsError(clients, clients + 1) from None
 
     def _grid(self, clients: int, weight_bound: float) -> Grid:
@@ -166,18 +165,19 @@ class SecAgg(Aggregator):
     def _keys(self, instruction: Instruction, client: Client) -> Update:
         """Begin a new try with new secrets; those of an earlier try are gone."""
         client.session.pop(SESSION, None)
-        numbers = [instruction.numbers.get(name, math.nan) for name in ("clients", "index")]
-        bound = instruction.numbers.get("weight_bound", math.nan)
+        number, bound = (
+            instruction.numbers.get(name, math.nan) for name in ("clients", "weight_bound")
+        )
         request = received(instruction.tensors.get("request", NOTHING))
-        if not all(1 <= number <= MOST for number in numbers) or not 0 < bound < math.inf:
+        if not 1 <= number <= MOST or not 0 < bound < math.inf:
             raise RefusalError(
-                f"{client.profile.name} was asked for keys without the number of clients, its own "
-                "index or the largest weight; look after the server."
+                f"{client.profile.name} was asked for keys without the number of clients or the "
+                "largest weight; look after the server."
             )
-        clients, index = map(int, numbers)
+        clients = int(number)
         plan, grid = self.plan(clients), self._grid(clients, bound)
         terms = Terms(client.job, client.context.round, request, plan, grid)
-        part = client.session[SESSION] = Participation.begin(client, terms, index)
+        part = client.session[SESSION] = Participation.begin(client, terms)
         return Update(to_tensors({"keys": part.advertisement().to_bytes()}))
 
     def _unmask(self, part: Participation, instruction: Instruction, client: Client) -> Update:
@@ -220,11 +220,30 @@ def _secrets_of(client: Client) -> Iterator[None]:
         raise
 
 
+def _commit_to_memory(client: Client, part: Participation) -> None:
+    """Commit a client to the memory behind its update, before it trains and sends it.
+
+    The others' shares may open a sum with this update although the client itself is not asked to.
+    Raises RefusalError for another memory, and for other terms than those of a sum that it has
+    helped to open.
+    """
+    commitments, round, digest = client.commitments, client.context.round, client.memory_digest
+    opened = commitments.content(round) if commitments else ""
+    if opened and not opened.startswith(part.terms.digest.hex()):
+        raise _second_sum(client)
+    if commitments is None or not commitments.commit(round, digest or "none", "memory"):
+        raise RefusalError(
+            f"{client.profile.name} has trained in round {round} from another memory, and sends no "
+            "second update, since two sums would tell the difference; let the server go on where "
+            "it was, or begin a new run."
+        )
+
+
 def _second_sum(client: Client) -> RefusalError:
     return RefusalError(
         f"{client.profile.name} has helped to open a sum of round {client.context.round}, and does "
         "so for no other one, since the two would tell a silo's update; let the same silos take "
-        "part again, or begin a new run."
+        "part again with the same settings, or begin a new run."
     )
 
 

@@ -25,6 +25,7 @@ from hanse.federation.request_digest import request_digest
 from hanse.federation.run import Run
 from hanse.federation.server_state import ServerState
 from hanse.journal import summed
+from hanse.journal.summed import OpenedSum
 from hanse.journal.updates import keep
 from hanse.observability.requests import OWN_KINDS
 from hanse.randomness import RoundContext
@@ -68,11 +69,15 @@ class RoundExchange:
         return self.context.round
 
     @property
-    def summed(self) -> tuple[str, ...]:
+    def participants(self) -> Sequence[str]:
+        return self.run.schedule.participants or [*self.run.profiles()]
+
+    @property
+    def summed(self) -> OpenedSum | None:
         return summed.noted(self.run.journal.folder, self.round)
 
-    def note_sum(self, clients: Sequence[str]) -> None:
-        summed.note(self.run.journal.folder, self.round, clients)
+    def note_sum(self, opened: OpenedSum) -> None:
+        summed.note(self.run.journal.folder, self.round, opened)
 
     @property
     def algorithm(self) -> Algorithm:

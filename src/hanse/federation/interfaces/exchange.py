@@ -6,6 +6,7 @@ from typing import Protocol
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.journal.summed import OpenedSum
 from hanse.tensors.named import Layout, Tensors
 
 
@@ -36,14 +37,18 @@ class Exchange(Protocol):
         """The fewest clients whose updates the round can use; with fewer it is repeated."""
 
     @property
-    def summed(self) -> tuple[str, ...]:
-        """The clients whose sum an earlier attempt of this round may have revealed, or none."""
+    def participants(self) -> Sequence[str]:
+        """The names of all clients of the run, in the order that the clients know, too."""
 
-    def note_sum(self, clients: Sequence[str]) -> None:
-        """Note, durably, that the sum of these clients' updates is about to be revealed.
+    @property
+    def summed(self) -> OpenedSum | None:
+        """The sum that an earlier attempt of this round may have revealed."""
+
+    def note_sum(self, opened: OpenedSum) -> None:
+        """Note, durably, that this sum is about to be revealed.
 
         The difference of two sums could be one client's update, so no attempt of the round may
-        reveal the sum of other clients; `summed` names them from now on.
+        reveal another one; `summed` is this one from now on.
         """
 
     @property

@@ -1,6 +1,6 @@
 """Records that the client half and the server half of an algorithm may use."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,9 @@ class Client:
         as the server sent it, and the base model. Clients of one run have the same.
     least_cohort: the fewest clients, this one included, whose sum may contain its update.
     quorum: the fewest clients whose updates the job combines in a round.
-    last_counted_round: as in `Request`.
-    commitments: the rounds in which it has committed itself to a sum; None: it cannot.
+    participants: the names of all clients of the job, in the order that all of them know.
+    memory_digest: of the memory that it goes on from when it trains; empty if there is none.
+    commitments: of each round, to a sum and to the memory behind its update; None: it cannot.
     """
 
     profile: ClientProfile
@@ -41,7 +42,8 @@ class Client:
     job: str = ""
     least_cohort: int = 1
     quorum: int = 1
-    last_counted_round: int = 0
+    participants: Collection[str] = ()
+    memory_digest: str = ""
     commitments: Commitments | None = None
 
 

@@ -4,9 +4,7 @@ Each step is answered once, in order, so that no two answers of a try can be com
 is asked again begins with new secrets, and the old ones are gone.
 """
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -42,13 +40,15 @@ STEPS = ("keys", "shares", "train", "survivors", "unmask", "a new round")
 class Participation:
     """One client's part in one try; it cannot be pickled or copied, since it holds secrets.
 
+    participants: all clients of the job; a client's index is its place among them, from 1, so that
+    a list of indices names the same silos in each try.
     least: the fewest silos that it knows, this one included, whose sum it helps to open.
     quorum: the fewest survivors of a sum, by the job.
     """
 
     identity: Identity
     terms: Terms
-    index: int
+    participants: Collection[str]
     least: int
     quorum: int = 1
     keys: RoundKeys = field(default_factory=RoundKeys, repr=False)
@@ -56,15 +56,27 @@ class Participation:
     neighbours: dict[str, Advertisement] = field(default_factory=dict)
     boxes: dict[str, bytes] = field(default_factory=dict, repr=False)
     own_share: bytes = field(default=b"", repr=False)  # of the seed of the client's own mask
-    last_counted_round: int = 0  # of the train request
     survivors: bytes = b""
+    index: int = field(init=False)
+    _places: dict[str, int] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._places = {name: i for i, name in enumerate(self.participants, start=1)}
+        self.index = self._places[self.name]
 
     @classmethod
-    def begin(cls, client: Client, terms: Terms, index: int) -> "Participation":
+    def begin(cls, client: Client, terms: Terms) -> "Participation":
         """A client's part in a new try; raises RefusalError if too few silos are to take part."""
         if client.identity is None:
             raise RefusalError(f"{client.profile.name} has no keys of its own to sign with.")
-        part = cls(client.identity, terms, index, client.least_cohort, client.quorum)
+        name, known = client.profile.name, client.participants
+        if name not in known or terms.plan.clients > len(known):
+            raise RefusalError(
+                f"{name} was asked to take part among {terms.plan.clients} silos, and knows "
+                f"{len(known)} of this job, itself {'' if name in known else 'not '}included; look "
+                "after the server."
+            )
+        part = cls(client.identity, terms, known, client.least_cohort, client.quorum)
         part._refuse_few(terms.plan.neighbours + 1, "asked to take part")
         part._refuse_below_quorum(terms.plan.clients, "take part")
         return part
@@ -93,7 +105,8 @@ class Participation:
                     "train. One of the two was sent something else, the keys were changed on their "
                     f"way, or {self.name} has another public key for it."
                 )
-        indices = self._indices(neighbours)
+        self._refuse_unlike_job(neighbours)
+        indices = [self.index, *(sent.index for sent in neighbours.values())]
         self._refuse_few(len(neighbours) + 1, "advertise keys")
         self.neighbours = neighbours
         threshold = self.terms.plan.threshold
@@ -108,34 +121,28 @@ class Participation:
                 boxes[name] = self.keys.seal(shares, sent.keys, text)
         return boxes
 
-    def _indices(self, neighbours: Mapping[str, Advertisement]) -> list[int]:
-        """The index of this client, and those of its neighbours; raises RefusalError for others.
+    def _refuse_unlike_job(self, neighbours: Mapping[str, Advertisement]) -> None:
+        """Raise RefusalError for too many neighbours, and for other indices than the job's.
 
         With more holders of its shares than planned, two groups of them could open both secrets of
         a silo, each group another one.
         """
         plan = self.terms.plan
-        indices = [self.index, *(sent.index for sent in neighbours.values())]
-        if self.name in neighbours or len(set(indices)) < len(indices):
+        for name, sent in neighbours.items():
+            if name == self.name or sent.index != self._places.get(name):
+                raise RefusalError(
+                    f"{self.name} was sent the keys of {name:.80} with the index {sent.index}, "
+                    "which it does not have among the clients of the job; look after the server."
+                )
+        if len(neighbours) > plan.neighbours:
             raise RefusalError(
-                f"{self.name} was sent two silos of one index; look after the server."
+                f"{self.name} was sent the keys of {len(neighbours)} other silos, where "
+                f"{plan.neighbours} of {plan.clients} are due; look after the server."
             )
-        if (
-            len(neighbours) > plan.neighbours
-            or not 1 <= min(indices) <= max(indices) <= plan.clients
-        ):
-            raise RefusalError(
-                f"{self.name} was sent the keys of {len(neighbours)} other silos with indices from "
-                f"{min(indices)} to {max(indices)}, where {plan.neighbours} of {plan.clients} are "
-                "due; look after the server."
-            )
-        return indices
 
-    def admit(self, boxes: Tensors, request: bytes, last_counted_round: int) -> None:
-        """Take the shares of neighbours before training.
+    def admit(self, boxes: Tensors, request: bytes) -> None:
+        """Take the shares of neighbours before training; request: the digest of the train request.
 
-        request: the digest of the train request. last_counted_round: its own, which tells the
-        memory that the client goes on from.
         Raises RefusalError if the request is not the one that the client has signed for, or if too
         few neighbours take part.
         """
@@ -149,7 +156,6 @@ class Participation:
             raise RefusalError(f"{self.name} was sent shares of {unknown[0]:.80}, not a neighbour.")
         self._refuse_few(len(boxes) + 1, "share their secrets")
         self.boxes = {name: received(box) for name, box in boxes.items()}
-        self.last_counted_round = last_counted_round
 
     def mask(self, summand: Tensors) -> dict[str, Tensor]:
         """The summand as words plus the client's own mask and those of pairs, which cancel."""
@@ -172,30 +178,21 @@ class Participation:
         known = [name for name in self.boxes if listed(survivors, self.neighbours[name].index)]
         self._refuse_few(len(known) + 1, "send their masked updates")
         self._refuse_below_quorum(count(survivors), "sent their masked updates")
-        unknown = plan.complete and count(survivors) > len(known) + 1
-        if unknown or len(survivors) != size(plan.clients) or last(survivors) > plan.clients:
+        most = len(known) + 1 if plan.complete else plan.clients
+        clients = len(self.participants)
+        if count(survivors) > most or len(survivors) != size(clients) or last(survivors) > clients:
             raise RefusalError(f"{self.name} was sent a list with survivors that it does not know.")
         self.survivors = survivors
         return sign_survivors(self.identity, self.terms, self.keys.public, survivors)
 
     @property
-    def trained(self) -> str:
-        """The digest of what decides the client's update: its request, and the memory behind it."""
-        return _digest([self.terms.request.hex(), self.last_counted_round])
-
-    @property
     def opened(self) -> str:
-        """The digests of the client's update, and of the survivors whose sum it helps to open.
+        """The sum that the client helps to open: the digest of its terms, and its survivors.
 
-        Two different sums of a round tell their difference. On a ring the client knows the
-        survivors by their indices alone.
+        Two different sums of a round tell their difference: those of other silos, and those of the
+        same updates cut and rounded on another grid.
         """
-        survivors: object = sorted(
-            name for name in self.boxes if listed(self.survivors, self.neighbours[name].index)
-        )
-        if not self.terms.plan.complete:
-            survivors = self.terms.plan.clients, self.index, self.survivors.hex()
-        return f"{self.trained} {_digest(survivors)}"
+        return f"{self.terms.digest.hex()} {self.survivors.hex()}"
 
     def reveal(self, signatures: Tensors) -> dict[str, bytes]:
         """One share for each neighbour, and for the client itself.
@@ -272,10 +269,6 @@ class Participation:
                 f"{self.name} sees {left} silos {verb}, itself included, and takes part in sums "
                 f"of at least {max(threshold, self.least)} ({setting})."
             )
-
-
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _read(name: str, data: Tensor) -> Advertisement:

@@ -22,6 +22,7 @@ from hanse.federation.secure_sums.grid import Grid, Words
 from hanse.federation.secure_sums.plan import Plan, graph
 from hanse.federation.secure_sums.statements import INDEX, KEYS, SIGNATURE, Advertisement
 from hanse.federation.secure_sums.streams import B_TEXT, pair_text
+from hanse.journal.summed import OpenedSum
 from hanse.security import mask_streams
 from hanse.security.round_keys import (
     TAG,
@@ -45,7 +46,7 @@ log = logging.getLogger(__name__)
 class Collection:
     """The server's part in one try of a round.
 
-    indices: of the round's clients, from 1, in client order.
+    indices: the places of all clients of the run among them, from 1.
     patience: seconds to wait for the answers to a step without training.
     advertised: the keys of the clients that take part, as they came.
     pairs: the neighbours of each client that have shared their secrets with it, and it with them.
@@ -63,9 +64,10 @@ class Collection:
     _summed: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.indices = {name: i for i, name in enumerate(self.exchange.profiles, start=1)}
-        self._summed = self.exchange.summed
-        if missing := [name for name in self._summed if name not in self.indices]:
+        self.indices = {name: i for i, name in enumerate(self.exchange.participants, start=1)}
+        opened = self.exchange.summed
+        self._summed = opened.names if opened else ()
+        if missing := [name for name in self._summed if name not in self.exchange.profiles]:
             raise UserError(
                 f"the sum of the updates of {', '.join(self._summed)} in round {self.round} may be "
                 "known already, so that the round can be repeated with these alone; start "
@@ -95,11 +97,10 @@ class Collection:
     def _collect_keys(self) -> None:
         """Step 1: every client's advertisement of its keys."""
         digest = from_bytes(self.exchange.digest())
-        numbers = {"clients": float(len(self.indices)), "weight_bound": self.grid.weight_bound}
-        asked = {
-            name: Instruction({"request": digest}, {**numbers, "index": float(self.indices[name])})
-            for name in self._summed or self.indices
-        }
+        numbers = {"clients": float(self.plan.clients), "weight_bound": self.grid.weight_bound}
+        asked = dict.fromkeys(
+            self._summed or self.exchange.profiles, Instruction({"request": digest}, numbers)
+        )
         for profile, update in self._ask("keys", asked, {"keys": INDEX + KEYS + SIGNATURE}):
             sent = Advertisement.from_bytes(to_bytes(update.tensors["keys"]))
             if sent.index == self.indices[profile.name] and is_usable(sent.keys):
@@ -154,7 +155,8 @@ class Collection:
         }
         self._refuse_few(signatures, self.plan.quorum)
         if not self._summed:
-            self.exchange.note_sum(survivors)
+            bound = self.grid.weight_bound
+            self.exchange.note_sum(OpenedSum(tuple(survivors), self.plan.clients, bound))
         asked, expected = {}, {}
         for name in signatures:
             known = {peer: signatures[peer] for peer in self.pairs[name] if peer in signatures}
