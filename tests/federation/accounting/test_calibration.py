@@ -42,3 +42,8 @@ def test_rounds_within_a_budget() -> None:
     assert epsilon([GaussianReleases(5.0, 1.0, most + 1)], DELTA) > 4.0
     assert rounds_within(0.1, DELTA, 1.0, 1.0) == 0
     assert rounds_within(1e9, DELTA, 1.0, 0.0) == calibration.MOST_ROUNDS - 1
+
+
+def test_several_releases_in_each_round() -> None:
+    assert noise_for(8.0, DELTA, 3, 1.0, 4) == noise_for(8.0, DELTA, 12)
+    assert rounds_within(8.0, DELTA, 4.0, 1.0, 5) == rounds_within(8.0, DELTA, 4.0, 1.0) // 5
