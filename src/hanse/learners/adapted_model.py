@@ -16,17 +16,18 @@ from hanse.federation.constants import Constants
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
+from hanse.federation.interfaces.row_protection import RowProtection, Sampling
+from hanse.learners import adapter_folder
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.member import Member
 from hanse.learners.generation import Decoding, continuations, generate
-from hanse.learners.injection import adapter_files, reopened
 from hanse.learners.injection.attached_adapter import (
     AttachedAdapter,
     in_training,
     without_gradients,
 )
 from hanse.learners.injection.mixed import kind_of
-from hanse.learners.models.residual import merged
+from hanse.learners.private_training import private_gradients
 from hanse.learners.training.batches import Batch, answer_scores, collate
 from hanse.learners.training.checkpoint import TrainingCheckpoint
 from hanse.learners.training.job import TrainingJob
@@ -51,6 +52,7 @@ class AdaptedModel(Learner):
     checkpoint: where training by itself writes its progress.
     models: those beside it, each with its own adapter or frozen, and its own optimizer state.
     max_length: the most tokens of a row.
+    protection: hides the rows in the next training. sealed: only that training may read them.
     """
 
     backbone: Backbone
@@ -68,6 +70,8 @@ class AdaptedModel(Learner):
     checkpoint: TrainingCheckpoint | None = None
     models: Mapping[str, "AdaptedModel"] = field(default_factory=dict)
     max_length: int = 0
+    protection: RowProtection | None = None
+    sealed: bool = False
 
     def for_request(self, context: RoundContext, optimizer_state: Memory) -> "AdaptedModel":
         """A copy for one request; the models beside it are copied, too."""
@@ -125,7 +129,15 @@ class AdaptedModel(Learner):
             live[name].data.copy_(tensor)
 
     def examples(self, split: str) -> Sequence[Example]:
+        if self.sealed and split == "train":
+            raise UserError(private_gradients.READ_AGAIN)
         return self.splits.get(split, ())
+
+    def sampling(self) -> Sampling:
+        return self.training.sampling(len(self.examples("train")))
+
+    def protect(self, protection: RowProtection) -> None:
+        self.protection, self.sealed = protection, True
 
     def lengths(self, split: str) -> list[int]:
         return packed.lengths(self.examples(split))
@@ -183,7 +195,11 @@ class AdaptedModel(Learner):
         split: str = "train",
     ) -> TrainResult:
         job = self.job(penalty, objective, split)
-        if self.together is not None:
+        protection, self.protection = self.protection, None
+        if protection is not None:
+            unclipped = replace(self.training, max_grad_norm=0.0)
+            job = replace(job, learner=replace(self, sealed=False), settings=unclipped)
+        elif self.together is not None and not self.sealed:
             member = self.member(job)
             if member.joins:
                 result = self.together(member)
@@ -204,7 +220,10 @@ class AdaptedModel(Learner):
             self.backbone.with_residual(self.residual),
         ):
             torch.manual_seed(self.context.derive("dropout"))
-            return fit(job, self.checkpoint)
+            if protection is None:
+                return fit(job, self.checkpoint)
+            with private_gradients.opened(job, self.backbone, self.adapter, protection) as hidden:
+                return fit(job, self.checkpoint, hidden)
 
     def job(
         self,
@@ -272,27 +291,9 @@ class AdaptedModel(Learner):
 
         without: kinds of adapters, by PEFT's names, that are not saved.
         """
-        whole = {**self.frozen, **self.tensors()}
-        rank = None
-        if self.residual:
-            whole, rank = merged(whole, self.scaling, self.residual)
-        configs = self.attached.configs
-        if len(configs) > 1:
-            adapter_files.save_mixed(configs, whole, folder, rank, without)
-        else:
-            adapter_files.save(self.backbone.model, self.adapter, whole, folder, rank)
-        self._save_texts(folder)
-
-    def _save_texts(self, folder: Path) -> None:
-        """Write the tokenizer, and a classifier's labels."""
-        self.backbone.tokenizer.save_pretrained(str(folder))
-        if self.backbone.labels:
-            adapter_files.save_labels(self.backbone.labels, folder)
+        adapter_folder.save(self, folder, without)
 
     @torch.no_grad()
     def reopen(self, folder: Path) -> None:
         """Raise UserError unless PEFT can open the saved adapter, and it has the same outputs."""
-        examples = next((split[:2] for split in self.splits.values() if split), ())
-        batch = self.batch(examples) if examples else None
-        logits = None if batch is None else self.forward(batch)
-        reopened.check(folder, self.backbone, batch, logits)
+        adapter_folder.reopen(self, folder)

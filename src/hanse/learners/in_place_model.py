@@ -11,6 +11,7 @@ from torch import Tensor
 from hanse.errors import UserError
 from hanse.federation.constants import Constants
 from hanse.federation.interfaces.whole_model import WholeModel
+from hanse.learners import adapter_folder
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.injection import adapter_files
 from hanse.learners.models import start_weights
@@ -79,7 +80,7 @@ class InPlaceModel(AdaptedModel):
         """Write the change that was loaded last, with the tokenizer and a classifier's labels."""
         base, task = hub_id(self.backbone.name), self.backbone.head.task
         adapter_files.save_change(self._saved, folder, base, task)
-        self._save_texts(folder)
+        adapter_folder.save_texts(self.backbone, folder)
 
     @property
     def _saved(self) -> Tensors:

@@ -9,6 +9,7 @@ from torch.nn import Parameter
 
 from hanse.federation.constants import Constants
 from hanse.federation.interfaces.results import Memory
+from hanse.federation.interfaces.row_protection import RowProtection, Sampling
 from hanse.tensors.low_rank import RESIDUAL
 from hanse.tensors.named import Tensors, refuse_unlike, strip_prefix
 from hanse.tensors.serialization import Numbers
@@ -31,6 +32,14 @@ class TrainedTensors(ABC):
 
     def keep_optimizer_state(self, state: Memory) -> None:  # noqa: B027 (many have none)
         """Let training go on from the optimizer's state of the last round, and update it there."""
+
+    def sampling(self) -> Sampling:
+        """The draw of rows in a training that hides each of them."""
+        raise TypeError(f"{type(self).__name__} computes no gradients of single rows")
+
+    def protect(self, protection: RowProtection) -> None:
+        """Hide each row in the next `fit`, and let nothing else read the training rows."""
+        raise TypeError(f"{type(self).__name__} computes no gradients of single rows")
 
     @property
     def scaling(self) -> float:

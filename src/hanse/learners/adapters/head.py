@@ -25,6 +25,10 @@ class Head(Adapter):
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
+    @property
+    def row_gradients(self) -> bool:
+        return True
+
     def config(self, model: Any) -> "peft.LNTuningConfig":
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         if base.get_output_embeddings() is not None:

@@ -38,6 +38,10 @@ class Houlsby(Adapter):
     target_modules: Targets = None
     layers_to_transform: Layers | None = None
 
+    @property
+    def row_gradients(self) -> bool:
+        return True
+
     def config(self, model: Any) -> "bottleneck.BottleneckConfig":
         known = activations.ACT2FN
         if self.non_linearity not in known:

@@ -80,6 +80,10 @@ class Lora(Adapter):
         """The factor s of B·A."""
         return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
 
+    @property
+    def row_gradients(self) -> bool:
+        return not self.use_dora and not self.target_parameters
+
     def config(self, model: Any) -> "peft.LoraConfig":
         self._refuse_wide(model)
         values: dict[str, Any] = {

@@ -63,6 +63,14 @@ class Adapter(ABC):
         )
 
     @property
+    def row_gradients(self) -> bool:
+        """True if the gradient of each row is known for all that it trains.
+
+        It is for parameters of torch's own layers, which these layers alone use.
+        """
+        return False
+
+    @property
     def kinds(self) -> "tuple[Adapter, ...]":
         """The kinds that are put into a model; in a layer, each is around those before it."""
         return (self,)

@@ -58,6 +58,10 @@ class Mixed(Adapter):
             kind.check(model, name)
 
     @property
+    def row_gradients(self) -> bool:
+        return all(kind.row_gradients for kind in self.kinds)
+
+    @property
     def kinds(self) -> tuple[Adapter, ...]:
         return (self.main, *self.others)
 

@@ -7,7 +7,8 @@ those of K clients (K, r, in) and (K, out, r). The rows of the inputs belong to 
 shares, in order.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,23 @@ def use(modules: Iterable[Module]) -> None:
         wrapped = isinstance(layer, ParamWrapper)
         if isinstance(layer, LoraLayer) and not wrapped and is_linear(layer.get_base_layer()):
             layer.forward = partial(_forward, layer)
+
+
+@contextmanager
+def by_modules(modules: Iterable[Module]) -> Iterator[None]:
+    """Within this context, LoRA layers among these modules call A and B as PEFT does.
+
+    Hooks on A and B see their inputs and outputs only then.
+    """
+    calls = [(layer, vars(layer).get("forward")) for layer in modules]
+    fused = [(layer, call) for layer, call in calls if getattr(call, "func", None) is _forward]
+    for layer, _ in fused:
+        del layer.forward
+    try:
+        yield
+    finally:
+        for layer, call in fused:
+            layer.forward = call  # type: ignore[assignment]
 
 
 def _forward(layer: Any, x: Tensor, *args: Any, **named: Any) -> Tensor:

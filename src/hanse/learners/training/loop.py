@@ -1,9 +1,7 @@
 """The local training loop of one client: any learner, any objective."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-import torch
 from torch.nn import Parameter
 from torch.optim import SGD, AdamW, Optimizer
 
@@ -11,6 +9,7 @@ import hanse
 from hanse.federation.interfaces.results import TrainResult
 from hanse.learners.training import optimizer_state
 from hanse.learners.training.checkpoint import TrainingCheckpoint
+from hanse.learners.training.gradients import Gradients, MeanGradients
 from hanse.learners.training.job import TrainingJob
 from hanse.learners.training.settings import TrainingSettings
 from hanse.learners.training.timer import Stopwatch
@@ -20,27 +19,31 @@ from hanse.observability.steps import Training
 from hanse.tensors.named import digest
 
 
-def fit(job: TrainingJob, checkpoint: TrainingCheckpoint | None = None) -> TrainResult:
+def fit(
+    job: TrainingJob,
+    checkpoint: TrainingCheckpoint | None = None,
+    gradients: Gradients | None = None,
+) -> TrainResult:
     """Train the job's learner in place.
 
     checkpoint: writes the progress to a file from time to time; training resumes from that file.
+    gradients: of its steps; None: those of the mean loss.
     """
     settings, parameters = job.settings, dict(job.learner.parameters())
     stopwatch = Stopwatch(next(iter(parameters.values())).device)
-    steps = job.sample_batches()
+    gradients = gradients or MeanGradients(job)
     optimizer = _optimizer(settings, list(parameters.values()))
     optimizer.zero_grad()  # training that ran out of memory has left its gradients
     if job.keeps_optimizer_state:
         optimizer_state.restore(optimizer, parameters, job.optimizer_state)
     progress, first = TrainingProgress(settings.momentum), 0
     if checkpoint is not None:
-        first = _resume(checkpoint, job, parameters, optimizer, progress)
-    remaining = range(first, len(steps))
+        first = _resume(checkpoint, job, parameters, optimizer, progress, gradients.kind)
+    remaining = range(first, gradients.steps)
     work = Training(tuple(filter(None, [job.context.client])), total=len(remaining))
     for step in track(remaining, work, measure=lambda now: with_measurements(now, [progress])):
-        rate, batches = job.learning_rate(step, len(steps)), job.batches(step, steps[step])
-        stopwatch.lap("data")
-        losses = _backward(job, batches, stopwatch)
+        rate = job.learning_rate(step, gradients.steps)
+        batches, losses = gradients.compute(step, stopwatch)
         if job.penalty is not None:
             job.penalty(parameters).backward()
         share = optimizer_state.clip(parameters.values(), settings.max_grad_norm)
@@ -51,7 +54,7 @@ def fit(job: TrainingJob, checkpoint: TrainingCheckpoint | None = None) -> Train
             checkpoint.save_if_due(step + 1, parameters, optimizer, progress.numbers, progress.sums)
     if job.keeps_optimizer_state:
         optimizer_state.save(optimizer, parameters, job.optimizer_state)
-    return progress.result(len(steps), stopwatch.seconds(), settings.sums_gradients)
+    return progress.result(gradients.steps, stopwatch.seconds(), settings.sums_gradients)
 
 
 def _resume(
@@ -60,9 +63,13 @@ def _resume(
     parameters: Mapping[str, Parameter],
     optimizer: Optimizer,
     progress: TrainingProgress,
+    kind: str,
 ) -> int:
-    """Continue a training that was killed; return the number of steps that are done."""
-    checkpoint.begin(job.context, _start(job, parameters))
+    """Continue a training that was killed; return the number of steps that are done.
+
+    kind: of its gradients.
+    """
+    checkpoint.begin(job.context, " ".join(filter(None, [_start(job, parameters), kind])))
     restored = checkpoint.restore(parameters, optimizer)
     if restored is None:
         return 0
@@ -75,21 +82,6 @@ def _start(job: TrainingJob, parameters: Mapping[str, Parameter]) -> str:
     """A text that tells a training from others of the same round: its start and its settings."""
     words = (hanse.__version__, job.settings, job.split, type(job.objective).__name__)
     return " ".join([digest(parameters), digest(job.optimizer_state), *map(str, words)])
-
-
-def _backward(job: TrainingJob, batches: Sequence[Any], stopwatch: Stopwatch) -> torch.Tensor:
-    """Add the gradients of the mean over all items of a step; return the sum of their losses."""
-    items = sum(batch.items for batch in batches)
-    total: torch.Tensor | None = None
-    for batch in batches:
-        loss = job.objective.loss(job.learner, batch)
-        stopwatch.lap("forward")
-        (loss * (batch.items / items)).backward()
-        stopwatch.lap("backward")
-        part = loss.detach() * batch.items
-        total = part if total is None else total + part
-    assert total is not None  # a step has at least one micro-batch
-    return total
 
 
 def _optimizer(settings: TrainingSettings, parameters: list[Parameter]) -> Optimizer:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from hanse.federation.interfaces.row_protection import Sampling
+
 LARGEST_BATCH = 1_000_000  # examples of one optimizer step
 
 
@@ -75,6 +77,10 @@ class TrainingSettings:
     def batch(self) -> int:
         """Examples of one optimizer step; rows, with packing."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+    def sampling(self, rows: int) -> Sampling:
+        """The draw of rows in a round that hides each of them: the batch is its size on average."""
+        return Sampling(rows, min(1.0, self.batch / rows), self.steps(rows))
 
     @property
     def optimizer(self) -> str:
