@@ -21,6 +21,7 @@ from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
+from hanse.federation.interfaces.row_protection import RowProtection, Sampling
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.interfaces.whole_model import WholeModel
@@ -44,6 +45,7 @@ from hanse.simulation.in_process import InProcess
 from hanse.tensors.low_rank import A, B, Factors, layers
 from hanse.tensors.named import layout
 from hanse.tensors.serialization import MessageError
+from row_loop import RowLoop
 
 CLASSES, FEATURES = 3, 4
 LAYER = "layer"  # what a toy's LoRA adapter is put around
@@ -132,6 +134,14 @@ class ToyLearner(Learner):
         self._live = {name: Parameter(t) for name, t in _initial(features, toy).items()}
         self._features, self._frozen = features, frozenset[str]()
         self._residual: Factors | None = None
+        self._protection: RowProtection | None = None
+        self._sealed = False
+
+    def sampling(self) -> Sampling:
+        return self.toy.training.sampling(len(self.examples("train")))
+
+    def protect(self, protection: RowProtection) -> None:
+        self._protection, self._sealed = protection, True
 
     def parameters(self) -> Mapping[str, Parameter]:
         return {name: p for name, p in self._live.items() if name not in self._frozen}
@@ -153,6 +163,7 @@ class ToyLearner(Learner):
             self._live[name].requires_grad_(False)
 
     def examples(self, split: str) -> Sequence[Point]:
+        assert not (self._sealed and split == "train")
         return self.toy.splits.get(split, ())
 
     def batch(self, examples: Sequence[Point]) -> Batch:
@@ -176,19 +187,25 @@ class ToyLearner(Learner):
         objective: Objective | None = None,
         split: str = "train",
     ) -> TrainResult:
-        toy = self.toy
-        return fit(
-            TrainingJob(
-                self,
-                split,
-                toy.training,
-                objective or toy.objective,
-                self.context,
-                toy.rounds,
-                penalty,
-                self.optimizer_state,
-            )
+        toy, protection = self.toy, self._protection
+        job = TrainingJob(
+            self,
+            split,
+            toy.training,
+            objective or toy.objective,
+            self.context,
+            toy.rounds,
+            penalty,
+            self.optimizer_state,
         )
+        if protection is None:
+            return fit(job)
+        self._protection, self._sealed = None, False
+        try:
+            unclipped = replace(job, settings=replace(toy.training, max_grad_norm=0.0))
+            return fit(unclipped, None, RowLoop(unclipped, protection))
+        finally:
+            self._sealed = True
 
     def save(self, folder: Path) -> None:
         raise NotImplementedError
@@ -425,6 +442,7 @@ def federate(
             tasks,
             journal,
             collects,
+            sampling=lambda own: learners[own.name](RoundContext(0), {}).sampling(),
         )
         with patch("os.fsync"):  # a test's files need not outlive a power cut
             for record in loop(run):

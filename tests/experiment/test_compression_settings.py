@@ -89,7 +89,7 @@ def test_the_file_of_a_codec_is_found_beside_the_experiment(
             "compression.error_feedback is true, but compression names no codec",
         ),
         (["compression.uplod=bf16"], "(did you mean 'upload'?)"),
-        (["privacy=gauss"], "there is no 'gauss' in privacy; there are client_dp, or path/to/file"),
+        (["privacy=gauss"], "there is no 'gauss' in privacy; there are client_dp, "),
         (["clients.silo-9.compression=bf16"], "clients.silo-9 is no client"),
         (
             ["clients.silo-1.compression=bf17"],

@@ -36,6 +36,7 @@ from hanse.federation.releases import (
     release_key,
 )
 from hanse.federation.request_digest import request_digest
+from hanse.federation.silo_account import admit_training
 from hanse.journal.commitments import Commitments
 from hanse.observability.requests import log_event
 from hanse.randomness import RoundContext
@@ -148,6 +149,7 @@ def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
         return scores(endpoint.tasks, method, _instruction(endpoint, request, client), client)
     method.aggregator.admit(request.aggregator_note, client)
     if encoded is None:
+        noise = admit_training(endpoint.releases, method, client.learner, noise, client.context)
         encoded = _train(endpoint, request, client, memory)
         _keep(endpoint, request, key, noise, encoded)
     return _sealed(endpoint, request, client, encoded)

@@ -1,17 +1,17 @@
 """The check that a method's parts fit together, before any client is asked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from types import MappingProxyType
 
 from hanse import registry
 from hanse.errors import UserError
+from hanse.federation import protection
 from hanse.federation.codecs.quantizer import Quantizer
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.declarations import (
     AT_SENDER,
-    AT_SERVER,
     EVERYTHING,
     MEAN,
     NUMBERS,
@@ -20,7 +20,6 @@ from hanse.federation.interfaces.declarations import (
     WEIGHED,
     Stage,
 )
-from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.federation.robust.rule import RobustRule
@@ -52,8 +51,7 @@ def check(
         _check_comparison(algorithm, aggregator, own)
     _check_pipelines(algorithm, aggregator, pipelines, "")
     for mechanism in pipelines.upload.mechanisms:
-        if mechanism.noise & AT_SERVER:
-            _check_protected(algorithm, aggregator, mechanism, [pipelines, *own.values()])
+        protection.check(algorithm, aggregator, mechanism, [pipelines, *own.values()])
     for client, others in own.items():
         place = f"clients.{client}: "
         _check_pipelines(algorithm, aggregator, others, place)
@@ -82,31 +80,6 @@ def _check_comparison(
             f"clients.{client}: {reason}, so all must be encoded alike; leave this client's own "
             "compression out, or choose the aggregator mean."
         )
-
-
-def _check_protected(
-    algorithm: Algorithm, aggregator: Aggregator, mechanism: Mechanism, all_: Sequence[Pipelines]
-) -> None:
-    """Raise UserError for a part that uses more of the updates than a mechanism adds noise to."""
-    name, noisy = type(algorithm).__name__, type(mechanism).__name__
-    reason = f"{noisy} adds noise to the mean of the updates' tensors"
-    if algorithm.combines or algorithm.numbers or not algorithm.needs <= {MEAN}:
-        what = "the numbers that clients report" if algorithm.numbers else "more than this mean"
-        raise UserError(
-            f"{reason}, and {name} uses {what}, which would be without protection; choose another "
-            "algorithm, such as fedavg or fedopt, or privacy: none."
-        )
-    if MEAN not in aggregator.gives or (mechanism.numbers and NUMBERS not in aggregator.gives):
-        raise UserError(
-            f"{reason}, and {type(aggregator).__name__} gives no such mean; choose the aggregator "
-            "mean, or privacy: none."
-        )
-    for codec in (codec for own in all_ for codec in own.upload.codecs):
-        if type(codec).finish is not Transform.finish:
-            raise UserError(
-                f"{reason}, and {type(codec).__name__} learns from the mean before there is noise; "
-                "leave it out of compression.upload, or choose privacy: none."
-            )
 
 
 def _refuse_weights(pipelines: Pipelines, place: str) -> None:

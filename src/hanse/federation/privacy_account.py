@@ -1,10 +1,12 @@
 """The account of a run's differential privacy, which is settled before a round is asked."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 
 from hanse.errors import UserError
 from hanse.federation.interfaces.declarations import AT_SERVER
 from hanse.federation.interfaces.mechanism import Mechanism
+from hanse.federation.interfaces.row_protection import Sampling
 from hanse.federation.method import Method
 from hanse.federation.pipeline import TransformStates
 from hanse.federation.run import Run
@@ -31,23 +33,56 @@ def admit_round(run: Run, round: int, states: TransformStates) -> None:
         if record is None:
             continue
         if record.exceeds:
-            raise UserError(
-                f"round {round} would bring the run to {record.sentence()}, above its budget of "
-                f"{record.budget:g}: it is not begun, and the model after {len(spent)} releases "
-                f"stands. Set rounds={round - 1} to end here, or begin a new run with a larger "
-                "epsilon."
-            )
+            raise _beyond(round, record, len(spent))
         record_files.write(folder / PRIVACY, record)
+    for mechanism in run.method.pipelines.upload.mechanisms:
+        if mechanism.protects_rows and (record := at_silos(run, round, mechanism)):
+            if record.exceeds:
+                raise _beyond(round, record, round - 1)
+            record_files.write(folder / PRIVACY, record)
 
 
-def planned(method: Method, context: RoundContext) -> PrivacyRecord | None:
+def _beyond(round: int, record: PrivacyRecord, spent: int) -> UserError:
+    """The refusal of a round that would exceed the budget; spent: releases before it."""
+    return UserError(
+        f"round {round} would bring the run to {record.sentence()}, above its budget of "
+        f"{record.budget:g}: it is not begun, and the model after {spent} releases stands. Set "
+        f"rounds={round - 1} to end here, or begin a new run with a larger epsilon."
+    )
+
+
+def at_silos(run: Run, rounds: int, mechanism: Mechanism) -> PrivacyRecord | None:
+    """The largest account of a silo that has trained in so many rounds."""
+    samplings = {run.sampling(profile) for profile in run.profiles().values()}
+    return worst(mechanism, samplings, rounds, run.context(rounds))
+
+
+def worst(
+    mechanism: Mechanism, samplings: Iterable[Sampling], rounds: int, context: RoundContext
+) -> PrivacyRecord | None:
+    """The largest account of silos with these samplings after so many rounds; None without any."""
+    accounts = (
+        mechanism.account([mechanism.training(sampling, context)] * rounds, context)
+        for sampling in samplings
+    )
+    known = [record for record in accounts if record is not None]
+    return max(known, key=lambda r: math.inf if r.epsilon is None else r.epsilon, default=None)
+
+
+def planned(
+    method: Method, context: RoundContext, samplings: Collection[Sampling] = ()
+) -> PrivacyRecord | None:
     """What the run will have cost after all of its rounds; None if nothing is promised.
 
-    context: with the numbers of rounds and of clients.
+    context: with the numbers of rounds and of clients. samplings: of silos; the largest account
+        counts, if the mechanism protects their rows.
     """
     for mechanism in at_server(method).values():
         release = mechanism.released(mechanism.init({}), context)
         return mechanism.account([release] * context.rounds, context)
+    for mechanism in method.pipelines.upload.mechanisms:
+        if mechanism.protects_rows:
+            return worst(mechanism, samplings, context.rounds, context)
     return None
 
 

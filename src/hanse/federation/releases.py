@@ -104,12 +104,17 @@ class ReleaseLog:
     def _log(self) -> Path:
         return (self.shared or self.folder) / RELEASES
 
+    @property
+    def records(self) -> list[ReleaseRecord]:
+        """All releases of the run so far."""
+        records = record_files.read_lines(self._log, ReleaseRecord)
+        return [record for record in records if record.run == self.run]
+
     @cached_property
     def _kept(self) -> list[ReleaseRecord]:
         """The releases whose contents are kept."""
-        records = record_files.read_lines(self._log, ReleaseRecord)
         own: list[ReleaseRecord] = []
-        return reduce(_kept_after, (record for record in records if record.run == self.run), own)
+        return reduce(_kept_after, self.records, own)
 
 
 def _kept_after(kept: Sequence[ReleaseRecord], record: ReleaseRecord) -> list[ReleaseRecord]:

@@ -8,6 +8,7 @@ from hanse.federation.delivery.files import RunFiles
 from hanse.federation.interfaces.algorithm import Server
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Memory, Scores
+from hanse.federation.interfaces.row_protection import Sampling
 from hanse.federation.interfaces.task import Task
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile
@@ -19,6 +20,11 @@ from hanse.journal.run_folder import Journal
 from hanse.randomness import RoundContext
 
 
+def no_sampling(profile: ClientProfile) -> Sampling:
+    """The sampling of clients whose rows nothing hides: each is read in full."""
+    return Sampling(profile.examples, 1.0, 1)
+
+
 @dataclass
 class Run:
     """The parts of a run, put together; `server.rounds` executes it.
@@ -28,6 +34,7 @@ class Run:
     collects: whether the journal keeps each client's decoded update.
     files: those that clients are sent before they train; `rounds` makes or reads them.
     holders: the clients that have them, as far as this process knows.
+    sampling: the draw of rows in a client's trainings, if a mechanism hides them.
     scored: by split, the digest of the last scored model, and its scores by task.
     """
 
@@ -38,6 +45,7 @@ class Run:
     tasks: Mapping[str, Task]
     journal: Journal
     collects: bool = False
+    sampling: Callable[[ClientProfile], Sampling] = field(default=no_sampling)
     files: RunFiles = field(default_factory=RunFiles)
     holders: set[str] = field(default_factory=set)
     scored: dict[str, tuple[str, dict[str, Scores]]] = field(default_factory=dict)

@@ -31,6 +31,9 @@ def decided(simulation: Simulation) -> Simulation:
     if any(client.learner.models for client in simulation.clients.values()):
         chosen = "off"  # those who wait for others would find another client's tensors in a model
         log.info("clients train one by one: they use models beside the trained one")
+    elif any(part.protects_rows for part in simulation.method.pipelines.upload.mechanisms):
+        chosen = "off"
+        log.info("clients train one by one: the gradient of each of their rows is limited")
     elif not all(member.joins for member in members):
         chosen = "off"
         log.info("clients train one by one: this adapter or objective cannot be batched")

@@ -114,8 +114,9 @@ class Simulation:
             return self.learner.for_request(context, optimizer_state)
 
         schedule = _schedule(self.experiment, transport)
-        collects = self.experiment.compression.collect
-        return Run(schedule, self.method, transport, learner, self.tasks, journal, collects)
+        parts = (schedule, self.method, transport, learner, self.tasks, journal)
+        sampling = partial(privacy.sampling, self.experiment)
+        return Run(*parts, self.experiment.compression.collect, sampling=sampling)
 
     def identity(self, name: str) -> Identity:
         """The keys of a client of a simulation; a deployed one has those of its kit."""
@@ -214,6 +215,7 @@ def simulate(
     refuse_unmet(experiment, dataset, settings, only is None)
     adapter_settings(experiment)  # raises UserError for an adapter that cannot be read
     settings = {n: own for n, own in settings.items() if only is None or n in only}
+    notes = privacy.require_rows(experiment, method, settings, dataset)
     used = by_holder(experiment, settings, server=not only)
     rows = list(client_examples.split_rows(experiment, settings, dataset, used))
     client_examples.refuse_unfit(rows, dataset.labels)
@@ -223,10 +225,11 @@ def simulate(
         dataset = replace(dataset, labels=labels, remarks=remarks)
         experiment = _labelled(experiment, dataset.labels)
     examples = client_examples.read(rows, partial(_tokenized, resources, dataset.labels))
+    privacy.require_examples(experiment, method, dataset, examples)
     holders = Holders(resources, examples, used)
     learner, differ = _server(holders, experiment), build_algorithm(experiment).clients_may_differ
     clients = {n: _simulated_client(holders, learner, n, experiment, differ) for n in settings}
-    notes = in_place.remarks(experiment) + method_remarks(experiment, only is None)
+    notes += in_place.remarks(experiment) + method_remarks(experiment, only is None)
     notes += [] if only else privacy.remarks(experiment, method, learner.parameters())
     notes += [ALONE] * (only is None and _is_alone(experiment))
     unread = client_examples.unread_columns(rows, learner.backbone.head.reads)

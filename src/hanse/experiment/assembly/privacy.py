@@ -1,10 +1,21 @@
 """Differential privacy of a run, before it begins: refusals, remarks, and the planned account."""
 
-from hanse.experiment.schema import Experiment
+from collections.abc import Collection, Mapping, Sequence
+
+from hanse.errors import UserError
+from hanse.experiment.assembly.client_examples import SERVER
+from hanse.experiment.assembly.federated_dataset import FederatedDataset
+from hanse.experiment.assembly.named_models import Examples
+from hanse.experiment.assembly.resources import adapter_settings
+from hanse.experiment.schema import Experiment, build_objective
 from hanse.federation.client_sampling import taking_part
+from hanse.federation.interfaces.mechanism import Mechanism
+from hanse.federation.interfaces.row_protection import Sampling
+from hanse.federation.messages import ClientProfile
 from hanse.federation.method import Method
 from hanse.federation.privacy_account import planned
 from hanse.journal.privacy_record import PrivacyRecord
+from hanse.learners.private_training.row_gradients import require_opacus
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Tensors
 
@@ -23,9 +34,109 @@ def remarks(experiment: Experiment, method: Method, trained: Tensors) -> list[st
     return [text for part in mechanisms for text in part.remarks(context, clients, size)]
 
 
-def planned_account(experiment: Experiment, method: Method) -> PrivacyRecord | None:
-    """What all rounds of this experiment will cost together; None if nothing is promised."""
-    return planned(method, _context(experiment))
+def _require_training(
+    experiment: Experiment, method: Method, settings: Mapping[str, Experiment]
+) -> None:
+    """Raise UserError for a training whose rows a mechanism of the method cannot hide.
+
+    settings: each client's experiment.
+    """
+    if not (hiding := _hiding(method)):
+        return
+    require_opacus()
+    name, objective = type(hiding[0]).__name__, build_objective(experiment)
+    if not objective.batchable or objective.models:
+        raise UserError(
+            f"{name} limits the gradient of each row, and the loss of {type(objective).__name__} "
+            "is not known row by row; choose the objective sft, classify or tag, or privacy: none."
+        )
+    for client, own in settings.items():
+        place = "" if own is experiment else f"clients.{client}: "
+        if own.train.packing:
+            raise UserError(
+                f"{place}{name} limits the gradient of each row, and packing puts several rows "
+                "into one; set train.packing: false."
+            )
+        if own.model.gradient_checkpointing:
+            raise UserError(
+                f"{place}{name} does not go with gradient checkpointing, whose second forward pass "
+                "its hooks would count, too; set model.gradient_checkpointing: false, and lower "
+                "train.per_device_train_batch_size if memory is short."
+            )
+        if not (adapter := adapter_settings(own)).row_gradients:
+            raise UserError(
+                f"{place}{name} limits the gradient of each row, which is not known for the "
+                f"adapter {type(adapter).__name__} with these settings; choose lora, houlsby, "
+                "pfeiffer or head, or privacy: none."
+            )
+
+
+def require_rows(
+    experiment: Experiment,
+    method: Method,
+    settings: Mapping[str, Experiment],
+    dataset: FederatedDataset,
+) -> list[str]:
+    """Remarks on clients' training rows; raises UserError if a mechanism cannot hide them.
+
+    settings: the experiment of each client that is here.
+    """
+    _require_training(experiment, method, settings)
+    remarks: list[str] = []
+    for mechanism in _hiding(method):
+        for client, own in settings.items():
+            drawn = own.train.sampling(_rows(experiment, dataset, client))
+            remarks += mechanism.require_rows(drawn, client, _context(experiment))
+        if any(own.train.max_grad_norm for own in settings.values()):
+            name = type(mechanism).__name__
+            remarks.append(
+                f"train.max_grad_norm does nothing here: {name} limits the gradient of each row."
+            )
+    return remarks
+
+
+def require_examples(
+    experiment: Experiment, method: Method, dataset: FederatedDataset, examples: Examples
+) -> None:
+    """Raise UserError for rows that became several examples each, which would be hidden apart."""
+    for mechanism in _hiding(method):
+        for reader, splits in examples.items():
+            if reader.name or reader.holder == SERVER:
+                continue
+            rows = _rows(experiment, dataset, reader.holder)
+            if (count := len(splits["train"])) > rows:
+                raise UserError(
+                    f"{type(mechanism).__name__} hides one example, and the {rows:,} rows of "
+                    f"{reader.holder} became {count:,}; cut long texts into rows beforehand, or "
+                    "raise model.max_length."
+                )
+
+
+def _rows(experiment: Experiment, dataset: FederatedDataset, client: str) -> int:
+    """The training rows of a client."""
+    holders = experiment.client_names if experiment.data.pooled else [client]
+    return sum(len(dataset.train[holder]) for holder in holders)
+
+
+def sampling(experiment: Experiment, profile: ClientProfile) -> Sampling:
+    """The draw of rows in a client's trainings, if a mechanism hides them."""
+    return experiment.for_client(profile.name).train.sampling(profile.examples)
+
+
+def planned_account(
+    experiment: Experiment, method: Method, profiles: Collection[ClientProfile]
+) -> PrivacyRecord | None:
+    """What all rounds of this experiment will cost together; None if nothing is promised.
+
+    profiles: of all clients; the largest account of a silo counts, if rows are hidden there.
+    """
+    drawn = {sampling(experiment, profile) for profile in profiles if _hiding(method)}
+    return planned(method, _context(experiment), drawn)
+
+
+def _hiding(method: Method) -> Sequence[Mechanism]:
+    """The mechanisms that hide rows in training."""
+    return [part for part in method.pipelines.upload.mechanisms if part.protects_rows]
 
 
 def _context(experiment: Experiment) -> RoundContext:

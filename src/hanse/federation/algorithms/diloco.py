@@ -46,6 +46,7 @@ class DiLoCo(FedAvg):
     exchange, so nothing is late or mixed. Codecs of the upload replace its four-bit numbers.
     """
 
+    fits_once: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset()
     resets_optimizer: ClassVar[bool] = False
     keeps_optimizer: ClassVar[bool] = True

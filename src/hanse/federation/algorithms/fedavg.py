@@ -16,6 +16,7 @@ class FedAvg(Algorithm):
     nₖ is the number of the client's examples, not of those that it trained on in the round.
     """
 
+    fits_once: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset()
     resets_optimizer: ClassVar[bool] = False
 

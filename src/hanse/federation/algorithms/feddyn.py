@@ -26,6 +26,7 @@ class FedDyn(FedAvg):
     gradient, so α would have no meaning.
     """
 
+    fits_once: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({MEAN})
     optimizers: ClassVar[tuple[str, ...]] = ("momentum", "sgd")
 

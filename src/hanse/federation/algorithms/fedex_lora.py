@@ -25,6 +25,7 @@ class FedExLoRA(FedAvg):
     adapter is not reset. The mean has FedAvg's weights; the paper's has none.
     """
 
+    fits_once: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({WEIGHED})
     for_sums: ClassVar[str] = "ffa_lora"  # its mean of products is exact
     resets_optimizer: ClassVar[bool] = True  # the frozen weights have changed

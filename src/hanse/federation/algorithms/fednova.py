@@ -22,6 +22,7 @@ class FedNova(FedAvg):
     AdamW's changes are no such sum. With equal ‖aₖ‖₁ this is FedAvg.
     """
 
+    fits_once: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({MEAN, NUMBERS})
     numbers: ClassVar[tuple[str, ...]] = ("sum_a",)
     optimizers: ClassVar[tuple[str, ...]] = ("momentum", "sgd")

@@ -1,7 +1,7 @@
 """FedPer (Arivazhagan et al. 2019, 1912.00818): some tensors are averaged, the others stay."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
@@ -22,6 +22,8 @@ class FedPer(FedAvg):
 
     A client evaluates with its own tensors, the server with their initial values.
     """
+
+    fits_once: ClassVar[bool] = True
 
     share: Patterns  # regular expressions that match names of the shared tensors
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pydantic import NonNegativeFloat
 from torch import Tensor
@@ -15,6 +16,8 @@ from hanse.tensors.named import squared_distance
 @dataclass(frozen=True)
 class FedProx(FedAvg):
     """Clients minimize their loss + (μ/2)‖w − x‖², where x is the global model (eq. 2)."""
+
+    fits_once: ClassVar[bool] = True
 
     mu: NonNegativeFloat = 0.01  # μ; 0 is FedAvg
 

@@ -20,6 +20,7 @@ class FFALoRA(FedAvg):
     in the product, so secure sums and noise for privacy keep their meaning.
     """
 
+    fits_once: ClassVar[bool] = True
     redraws: ClassVar[bool] = True  # A
 
     def init(self, server: Server) -> State:

@@ -26,6 +26,7 @@ class FlexLoRA(FedAvg):
     zero and never train (these added rows are ours; the paper does not mention the case).
     """
 
+    fits_once: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({WEIGHED})
     for_sums: ClassVar[str] = "ffa_lora"  # its mean of products is exact
     resets_optimizer: ClassVar[bool] = True  # each round's decomposition rotates the factors

@@ -26,6 +26,7 @@ class FLoRA(FlexLoRA):
     client gets it in every round, since a client may have missed the rounds before.
     """
 
+    fits_once: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({WEIGHED})
     resets_optimizer: ClassVar[bool] = True  # the adapter starts fresh
 

@@ -31,6 +31,7 @@ class HetLoRA(FedAvg):
     ranks of their settings: the paper's pruning of ranks during training is left out.
     """
 
+    fits_once: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
     payload: ClassVar[str] = "factors"
     clients_may_differ: ClassVar[Difference] = "rank"

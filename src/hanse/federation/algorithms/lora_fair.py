@@ -27,6 +27,7 @@ class LoRAFAIR(FedAvg):
     size; with a large λ this becomes FedIT.
     """
 
+    fits_once: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({WEIGHED})
     for_sums: ClassVar[str] = "ffa_lora"  # its mean of products is exact
     payload: ClassVar[str] = "factors"

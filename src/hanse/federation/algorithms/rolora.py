@@ -21,6 +21,7 @@ class RoLoRA(FedAvg):
     both factors, since a client may have missed the round before.
     """
 
+    fits_once: ClassVar[bool] = True
     resets_optimizer: ClassVar[bool] = (
         True  # the other factor has changed since this one was trained
     )

@@ -41,6 +41,7 @@ class Scaffold(FedAvg):
     corrected gradient without changing it.
     """
 
+    fits_once: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({MEAN})
     optimizers: ClassVar[tuple[str, ...]] = ("sgd",)
     learning_rate: PositiveFloat = 1.0  # η, of the server

@@ -18,8 +18,7 @@ __all__ = ["Algorithm", "Client", "Server"]
 class Algorithm(ABC):
     """A federated learning algorithm: a frozen dataclass whose fields are its settings.
 
-    Server half: prepare, init, instruction, update_layout, validate, step, model, shared, and
-    combine for an algorithm that needs each update.
+    Server half: prepare, init, instruction, update_layout, validate, combine, step, model, shared.
     Client half: train, personalized.
     """
 
@@ -33,8 +32,7 @@ class Algorithm(ABC):
     for_sums: ClassVar[str] = ""  # the algorithm to name to users of a rule that sees sums only
     # Optimizers that clients may use: AdamW, SGD with momentum, SGD without.
     optimizers: ClassVar[tuple[str, ...]] = ("adamw", "momentum", "sgd")
-    # Clients' optimizers start fresh in every round: the next tensors do not continue the last.
-    resets_optimizer: ClassVar[bool] = True
+    resets_optimizer: ClassVar[bool] = True  # in each round, as tensors do not continue the last
     keeps_optimizer: ClassVar[bool] = False  # clients' optimizers must keep their state
     # Models beside the trained one, by their names in `models`; `learner.models` has no others.
     client_models: ClassVar[tuple[str, ...]] = ()
@@ -42,11 +40,13 @@ class Algorithm(ABC):
     needs_public: ClassVar[tuple[str, ...]] = ()  # whose learner has the split: server, clients
     # Clients draw some shared tensors, so other machines cannot go on from the server's adapter.
     redraws: ClassVar[bool] = False
+    fits_once: ClassVar[bool] = False  # `train` reads a client's rows by one `fit` alone
     whole_model: ClassVar[bool] = False  # all weights change in place, and there is no adapter
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         withdraw(cls, "needs", EVERYTHING, "step", "combine")
+        withdraw(cls, "fits_once", False, "train")
 
     def prepare(self, server: Server, folder: Path) -> Mapping[str, Path]:
         """Write the files that every client is sent once, by name; learners stay as they are."""
@@ -77,7 +77,7 @@ class Algorithm(ABC):
     def max_weight(self, profile: ClientProfile) -> float:
         """The largest weight that this client's update may have; a larger one is refused.
 
-        By default the number of examples that it has declared. Equal weights must override it.
+        By default the number of its declared examples. Equal weights must override it.
         """
         return max(1.0, profile.examples)
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.row_protection import Sampling
 from hanse.federation.interfaces.transform import Transform
 from hanse.journal.privacy_record import PrivacyRecord
 from hanse.randomness import RoundContext
@@ -17,10 +19,15 @@ class Mechanism(Transform):
 
     Server half, beside a transform's: require, remarks, account. In their contexts `rounds` and
     `clients` are known.
+
+    A mechanism that `protects_rows` acts on each silo's training, before there is an update: at the
+    silo by protect, in the account of silos by training and require_rows.
     """
 
     # Clients score nothing on their own rows, since nothing would protect these scores.
     withholds_scores: ClassVar[bool] = True
+    # It protects the rows of each silo in its training; the algorithm trains by one `fit` alone.
+    protects_rows: ClassVar[bool] = False
 
     @property
     def numbers(self) -> Sequence[str]:
@@ -44,3 +51,15 @@ class Mechanism(Transform):
         client for a round with which the record would exceed its budget.
         """
         return None
+
+    def protect(self, learner: Learner, context: RoundContext) -> Numbers:
+        """At the silo: let the next training hide its rows; return the numbers of its release."""
+        raise TypeError(f"{type(self).__name__} protects no rows in training")
+
+    def training(self, sampling: Sampling, context: RoundContext) -> Numbers:
+        """The numbers of the release of one training on such a sampling of rows."""
+        raise TypeError(f"{type(self).__name__} protects no rows in training")
+
+    def require_rows(self, sampling: Sampling, silo: str, context: RoundContext) -> Sequence[str]:
+        """Warnings about a silo's rows; raises UserError if the mechanism cannot hide them."""
+        return ()
