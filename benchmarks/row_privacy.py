@@ -1,0 +1,143 @@
+"""What does it cost to hide each row? DP-SGD in four silos, for several ε, three seeds.
+
+experiments/private_rows.yaml with every ε, and without any. All ε share a learning rate, which
+those at ε = 8 have on the validation reviews of a deal that serves nothing else; training without
+privacy has one of its own, chosen in the same way. Beside them stands the base model. Accuracy is
+that of 1,000 test reviews, paired with those of training without privacy; ε is that of
+`privacy.json`, the largest of the silos.
+
+Whatever is finished stands in benchmarks/results/row_privacy.json and is not done again; all of it
+takes two cores about 40 minutes.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import protocol
+import spread
+from many_runs import WORKERS, Task, Workers
+from measured import ROOT
+from protocol import UNTRAINED, Kept, Row, fingerprint
+from rates import Family, Rates
+
+from hanse.journal import record_files, run_folder
+from hanse.journal.privacy_record import PRIVACY, PrivacyRecord
+
+EXPERIMENT = ROOT / "experiments" / "private_rows.yaml"
+RUNS = ROOT / "runs" / "benchmark-row-privacy"
+NONE, BASE, JUDGE = "none", "base", "8"
+EPSILONS = (16, 8, 4, 2)
+PARTS = {"plain": [NONE], "private": [str(epsilon) for epsilon in EPSILONS]}
+FAMILIES = {"plain": Family(1e-3, (NONE,)), "private": Family(3e-3, (JUDGE,))}
+FAMILY_OF = {way: part for part, ways in PARTS.items() for way in ways}
+
+
+def settings(way: str) -> str:
+    """The setting of privacy with this ε; no privacy without one."""
+    return "privacy=none" if way == NONE else f"privacy.example_dp.epsilon={way}"
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of the comparison, in one folder; words: settings that are changed in all."""
+
+    home: Path
+    words: tuple[str, ...] = ()
+
+    def tuning(self, way: str, rate: float, seed: int) -> Task:
+        """A run that the learning rate is judged by; it looks at no test review."""
+        own = (settings(way), f"train.learning_rate={rate}", "evaluation.test=false")
+        return self._task(f"tuning-{way}-{rate:g}-{seed}", seed, *own)
+
+    def untrained(self, seed: int) -> Task:
+        """The model before any training, on the validation reviews."""
+        own = ("privacy=none", "evaluation.test=false", *UNTRAINED)
+        return self._task(f"tuning-base-{seed}", seed, *own)
+
+    def compared(self, way: str, seed: int, rate: float) -> Task:
+        """The run of one row with one seed."""
+        own = (settings(way), f"train.learning_rate={rate}")
+        return self._task(f"{way}-{seed}", seed, *own)
+
+    def base(self, seed: int) -> Task:
+        """The model before any training, on the test reviews."""
+        return self._task(f"base-{seed}", seed, "privacy=none", *UNTRAINED)
+
+    def _task(self, folder: str, seed: int, *words: str) -> Task:
+        return Task(self.home / folder, EXPERIMENT, (f"seed={seed}", *self.words, *words))
+
+
+def outcome(task: Task) -> Row:
+    """One seed's row: the test reviews that were right, and what privacy cost."""
+    last = run_folder.read_rounds(task.folder)[-1].round
+    found = run_folder.read_evaluation(task.folder, "test-classification", last)
+    account = record_files.read(task.folder / PRIVACY, PrivacyRecord)
+    noise = None if account is None else account.noise_multiplier
+    return {
+        "items": spread.packed(protocol.items(task)),
+        "test_loss": found.metrics["loss"],
+        "epsilon": None if account is None else account.epsilon,
+        "noise_multiplier": noise,
+    }
+
+
+def line(runs: Sequence[Row]) -> Row:
+    """All seeds of one row: means, and the runs themselves."""
+    return {
+        "test_loss": statistics.fmean(run["test_loss"] for run in runs),
+        **spread.standing([spread.unpacked(run["items"]) for run in runs]),
+        "runs": list(runs),
+    }
+
+
+def finish(plan: Mapping[str, Sequence[Task]], kept: Kept, workers: Workers) -> None:
+    """Finish the rows of a plan, and keep each as soon as its runs are done."""
+    left = {n: t for n, t in plan.items() if not kept.row(fingerprint(*t), "rows", n)}
+    for name in workers.groups(left):
+        tasks, made = left[name], fingerprint(*left[name])
+        if not all(task.finished for task in tasks):
+            kept.put({"no_result": "diverged on one of the deals"}, made, "rows", name)
+            continue
+        kept.put(line([outcome(task) for task in tasks]), made, "rows", name)
+    rows = kept.content["rows"]
+    for name, row in rows.items():
+        if name != NONE and "runs" in row and "runs" in rows.get(NONE, {}):
+            row |= spread.ahead_of(row["runs"], rows[NONE]["runs"])
+    kept.write()
+
+
+def compare(
+    ways: Sequence[str],
+    runs: Runs,
+    seeds: Sequence[int] = protocol.SEEDS,
+    deals: Sequence[int] = protocol.DEALS[:1],
+    workers: int = WORKERS,
+) -> Row:
+    """Finish these rows; the content of the result file."""
+    kept = Kept("row_privacy", {"seeds": list(seeds), "deals": list(deals)})
+    with Workers(workers) as some:
+        rates = Rates(FAMILIES, FAMILY_OF, runs.tuning, runs.untrained, deals, kept, some)
+        judged = {FAMILIES[FAMILY_OF[way]].judges[0] for way in ways}
+        chosen = {FAMILY_OF[judge]: rates.validated([judge])[judge]["rate"] for judge in judged}
+        plan = {BASE: [runs.base(seed) for seed in seeds]}
+        for way in ways:
+            plan[way] = [runs.compared(way, seed, chosen[FAMILY_OF[way]]) for seed in seeds]
+        finish(plan, kept, some)
+    return kept.content
+
+
+def main() -> None:
+    """Make what is asked for, and print a line for each row."""
+    asked = protocol.asked(__doc__)
+    ways = protocol.wanted(PARTS, asked.only)
+    seeds, deals = asked.short
+    content = compare(ways, Runs(asked.home(RUNS), asked.words), seeds, deals[:1])
+    for name, row in content["rows"].items():
+        if "runs" in row:
+            print(f"ε {name}: accuracy {row['accuracy']:.3f}, loss {row['test_loss']:.4f}")
+
+
+if __name__ == "__main__":
+    main()
