@@ -34,7 +34,9 @@ OUTSIDE = {
     ],
     "compression": ["squeezed.py:Squeezed"],
     "objectives": ["mentors.py:Taught", "preference.py:Preference"],
-    "mechanisms": ["noised_mean.py:NoisedMean", "noised_mean.py:NoisedUpdates"],
+    "mechanisms": [
+        *("noised_mean.py:NoisedMean", "noised_mean.py:NoisedUpdates", "seeded_dp.py:SeededDp"),
+    ],
     "aggregators": ["secure_sum.py:SecureSum", "signed_greetings.py:SignedGreetings"],
 }
 

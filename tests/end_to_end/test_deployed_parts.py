@@ -20,6 +20,11 @@ STRAINS: dict[str, list[str]] = {
         "models={mentor: {model_name_or_path: GPT2, bf16: false, adapter: {lora: {r: 2}}}}",
         *("train.optimizer_state=keep", "rounds=2"),
     ],
+    "rows that each silo hides in its training": [
+        f"privacy={{{PARTS}/seeded_dp.py:SeededDp: {{epsilon: null, noise_multiplier: 1.0}}}}",
+        *("algorithm={fedprox: {mu: 0.1}}", "compression=int8", "rounds=2"),
+        *("train.per_device_train_batch_size=10", "train.gradient_accumulation_steps=10"),
+    ],
     "noise at the server, and adapters on an emulator that is sent once": [
         f"privacy={{{PARTS}/noised_mean.py:NoisedMean: {NOISED}}}",
         f"algorithm={PARTS}/owner_emulator.py:OwnerEmulator",

@@ -82,7 +82,7 @@ def test_what_cannot_be_hidden_is_refused_before_a_model_is_loaded(
 
 def test_a_part_of_the_rows_and_a_budget(experiment_file: Path, tmp_path: Path) -> None:
     """Noise by hand at first, since that of a budget takes seconds to find."""
-    words = ["rounds=1", "train.max_steps=2", "train.per_device_train_batch_size=2"]
+    words = ["rounds=1", "train.max_steps=2", "data.partition=iid"]
     part = "privacy={example_dp: {epsilon: 50, noise_multiplier: 1.0}}"
     file = load(experiment_file, [f"output_dir={tmp_path / 'run'}", *words, part])
     folder = simulation.run(file)
