@@ -9,6 +9,7 @@ from typing import Any
 
 import cost_tables as cost
 import quality_tables as quality
+import robust_tables
 import run_tables as run
 import secagg_tables
 import wire_tables as wire
@@ -42,6 +43,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "chaos": cost.chaos,
     "secagg": secagg_tables.secagg,
     "fedkseed": wire.fedkseed,
+    "robust": robust_tables.robust,
 }
 
 
