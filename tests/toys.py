@@ -15,6 +15,7 @@ from hanse.evaluation.perplexity import Perplexity
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.client import ClientEndpoint
 from hanse.federation.client_memory import MemoryStore
+from hanse.federation.client_sampling import taking_part
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.learner import Learner
@@ -420,6 +421,7 @@ def federate(
         identity = simulated(seed, name, learners)
         own = ClientEndpoint(profile, learner, parts, tasks, store, seed, identity=identity)
         own = replace(own, rounds=rounds, participants=tuple(learners))
+        own.clients = taking_part(len(profiles), fraction_train)
         return endpoints(own)
 
     transport = network(InProcess(list(profiles.values()), endpoint))

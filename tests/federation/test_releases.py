@@ -292,6 +292,24 @@ def test_a_share_of_noise_is_drawn_anew_for_other_masks(tmp_path: Path) -> None:
     assert any(float((other[n] - t - 64.0).abs().max()) > 1e-3 for n, t in first.items())
 
 
+class Once(Lock):
+    """Opens one sum of a round."""
+
+    opens_once: ClassVar[bool] = True
+
+
+def test_a_share_of_noise_stays_where_one_sum_of_a_round_is_opened(tmp_path: Path) -> None:
+    """A server could have the same sum opened twice, and take the mean of both."""
+    site = Site(tmp_path, rule=Once(), mechanism=Shared())
+    first, other = (
+        site.respond(replace(site.request(), aggregator_note=Instruction({}, {"mask": mask})))
+        for mask in (0.0, 64.0)
+    )
+    assert site.trained == 1 and len(read_releases(tmp_path)) == 1
+    for name, tensor in first.update.tensors.items():
+        torch.testing.assert_close(other.update.tensors[name], tensor + 64.0)
+
+
 def test_a_client_keeps_an_update_while_a_server_may_ask_again(tmp_path: Path) -> None:
     site = Site(tmp_path)
     replies = {round: site.respond(site.request(round)).pack() for round in (1, 2, 3)}

@@ -51,3 +51,13 @@ def test_a_summand_has_the_layout_that_follows_from_the_update() -> None:
 def test_a_number_that_the_algorithm_needs_must_be_reported() -> None:
     with pytest.raises(UserError, match="reports no sum_a, which the algorithm needs"):
         sums.summand(Update({}), ("sum_a",), ("loss",))
+
+
+def test_whole_numbers_stay_whole() -> None:
+    large = Update({"w": torch.tensor([2**60 + 1, -3])}, {}, 1.0)
+    made, form = sums.summand(large, ()), sums.summand_layout(layout(large.tensors), ())
+    assert made["w"].dtype == form["w"].dtype == torch.int64 and made["w"][0] == 2**60 + 1
+    assert sums.whole(form) == {"w"}
+    assert sums.mean({**made, "#weight": torch.tensor(2.0)}, ()).tensors["w"][1] == -1.5
+    with pytest.raises(ValueError, match=r"has the weight 3\.0, and 1 is due"):
+        sums.summand(Update({"w": torch.tensor([1])}, {}, 3.0), ())

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from hanse.experiment.loading import load
+from hanse.journal import record_files
+from hanse.journal.privacy_record import PRIVACY, PrivacyRecord
 from hanse.journal.run_folder import read_ledger, read_rounds
 from hanse.planning.preview import estimate
 from hanse.simulation import run as simulation
@@ -46,6 +48,22 @@ def test_a_run_says_what_is_hidden_and_what_its_keys_are_worth(
     card = (folder / "adapter" / "README.md").read_text()
     assert "could read the sum over 3 clients, and no single update" in card
     assert "simulated, with keys that protect nothing" in card
+
+
+def test_noise_that_adds_up_in_a_run(hanse: Callable[..., Outcome], experiment_file: Path) -> None:
+    words = [*SUMMED, "privacy={distributed_gaussian: {epsilon: 4, clip: 0.1}}"]
+    checked = " ".join(hanse("check", experiment_file, *words).out.split())
+    assert "updates are whole numbers, added as they are (32 bits each)" in checked
+    outcome = hanse("run", experiment_file, *words)
+    assert outcome.code == 0, outcome.err
+    folder = experiment_file.parent / "run"
+    [_, record] = read_rounds(folder)
+    assert len(record.clients) == record.weight == 3 and record.train["clipped"] == 0
+    account = record_files.read(folder / PRIVACY, PrivacyRecord)
+    assert account is not None and account.epsilon is not None
+    assert (account.mechanism, account.releases) == ("distributed_gaussian", 1)
+    assert 3.9 < account.epsilon <= account.budget == 4
+    assert "times as long as the mean can be" in checked
 
 
 def test_a_plain_run_says_nothing_of_it(

@@ -60,7 +60,8 @@ class ClientEndpoint:
     learner: makes the learner for one request, from the context and the optimizer's state, which
         the learner may change.
     files: the files of all runs on this machine; None: those of this run, beside its memory.
-    rounds: the number of rounds of the run; 0: not known.
+    rounds, clients: the number of rounds of the run, and of clients that a round waits for; 0: not
+        known.
     job, least_cohort, quorum, participants: as in `Client`.
     refused: called with the sentence of a refusal by the aggregator's client half.
     kept: the update of a round that may be repeated; None: the client trains again.
@@ -77,6 +78,7 @@ class ClientEndpoint:
     release_log: ReleaseLog | None = None
     files: FileStore | None = None
     rounds: int = 0
+    clients: int = 0
     job: str = ""
     least_cohort: int = 1
     quorum: int = 1
@@ -88,6 +90,10 @@ class ClientEndpoint:
     def releases(self) -> ReleaseLog:
         """The client's releases of updates with noise."""
         return self.release_log or ReleaseLog(self.store.folder, private=True)
+
+    def context(self, round: int) -> RoundContext:
+        """The context of one round at this client."""
+        return RoundContext(self.seed, round, self.profile.name, self.rounds, self.clients)
 
     @property
     def constants(self) -> ConstantStore:
@@ -160,7 +166,7 @@ def _key(endpoint: ClientEndpoint, request: Request, noise: Mechanisms) -> str:
     repeated = endpoint.kept is not None and endpoint.method.aggregator.has_phases
     if not noise and not (repeated and request.kind == "train"):
         return ""
-    return release_key(request, endpoint.method.pipelines.upload)
+    return release_key(request, endpoint.method)
 
 
 def _known(
@@ -195,8 +201,8 @@ def _noise(endpoint: ClientEndpoint, request: Request) -> Mechanisms:
     """The mechanisms that draw noise when this request is answered."""
     if request.kind != "train":
         return ()
-    context = RoundContext(endpoint.seed, request.round, endpoint.profile.name, endpoint.rounds)
     upload = endpoint.method.pipelines.upload
+    context = endpoint.context(request.round)
     return mechanisms([upload], AT_SENDER, request.transform_states, context)
 
 
@@ -208,7 +214,7 @@ def _take_files(endpoint: ClientEndpoint, request: Request) -> Update:
 
 def _client(endpoint: ClientEndpoint, request: Request, memory: dict[str, Memory]) -> Client:
     """The client of a request, with its part of the memory and the adapter's constants."""
-    context = RoundContext(endpoint.seed, request.round, endpoint.profile.name, endpoint.rounds)
+    context = endpoint.context(request.round)
     learner = endpoint.learner(context, memory.setdefault(OPTIMIZER, {}))
     for name, model in learner.models.items():
         model.load(model.initial())  # another client may have trained the same adapter
@@ -227,7 +233,7 @@ def _client(endpoint: ClientEndpoint, request: Request, memory: dict[str, Memory
         request_digest(request) if compares else b"",
         endpoint.job,
         endpoint.least_cohort,
-        endpoint.quorum,
+        max(endpoint.quorum, endpoint.method.least_updates(context)),
         endpoint.participants,
         endpoint.store.digest(request.last_counted_round) if compares else "",
         Commitments(endpoint.store.folder / COMMITMENTS) if aggregator.agrees else None,

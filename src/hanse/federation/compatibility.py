@@ -127,11 +127,13 @@ def _check_upload(
         if "share" in transform.noise and not aggregator.sums_only:
             raise UserError(
                 f"{place}{codec} draws noise that protects only sums over clients, and {rule} sees "
-                "each client's update; choose an aggregator that sees only sums, or leave it out "
-                f"of {setting}."
+                "each client's update; choose an aggregator that sees only sums, such as secagg, "
+                f"or leave it out of {setting}."
             )
         if aggregator.sums_only and not transform.linear:
             way_out = f"choose the aggregator mean, or leave it out of {setting}"
+            if setting == "privacy" and (others := protection.sharing()):
+                way_out = f"choose privacy: {others}, whose noise adds up, or the aggregator mean"
             if aggregator.rounds_by and transform.stage == "quantize":
                 way_out = f"leave it out of {setting}, and set {aggregator.rounds_by} in its place"
             elif not place and (others := _linear(transform.stage, algorithm.payload)):

@@ -125,6 +125,16 @@ class Method:
             following |= next_states
         return aggregate, following
 
+    def describe(self, clients: int) -> tuple[str, ...]:
+        """Phrases for users on a round of so many clients, as `Aggregator.describe` has them."""
+        whole = any(part.whole_numbers for part in self.pipelines.upload.mechanisms)
+        return self.aggregator.describe(clients, whole)
+
+    def least_updates(self, context: RoundContext) -> int:
+        """The fewest updates of a round for which all mechanisms keep what they promise."""
+        mechanisms = self.pipelines.upload.mechanisms
+        return max((part.least_updates(context) for part in mechanisms), default=1)
+
     @property
     def withholds_scores(self) -> str:
         """The reason why no score of a single client may leave it; or empty."""

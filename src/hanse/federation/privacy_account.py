@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 
 from hanse.errors import UserError
-from hanse.federation.interfaces.declarations import AT_SERVER
+from hanse.federation.interfaces.declarations import IN_AGGREGATE
 from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.row_protection import Sampling
 from hanse.federation.method import Method
@@ -26,7 +26,7 @@ def admit_round(run: Run, round: int, states: TransformStates) -> None:
     Raises UserError for a round that would exceed the budget; nothing is written then.
     """
     context, folder = run.context(round), run.journal.folder
-    for place, mechanism in at_server(run.method).items():
+    for place, mechanism in accounted(run.method).items():
         spent = _spent(read_releases(folder), mechanism)
         next_one = mechanism.released(states.get(place, {}), context)
         record = mechanism.account([*spent, next_one], context)
@@ -77,7 +77,7 @@ def planned(
     context: with the numbers of rounds and of clients. samplings: of silos; the largest account
         counts, if the mechanism protects their rows.
     """
-    for mechanism in at_server(method).values():
+    for mechanism in accounted(method).values():
         release = mechanism.released(mechanism.init({}), context)
         return mechanism.account([release] * context.rounds, context)
     for mechanism in method.pipelines.upload.mechanisms:
@@ -86,13 +86,13 @@ def planned(
     return None
 
 
-def at_server(method: Method) -> dict[str, Mechanism]:
-    """The mechanisms that draw noise at the server, by place."""
+def accounted(method: Method) -> dict[str, Mechanism]:
+    """The mechanisms whose noise is in a round's aggregate, by place."""
     upload = method.pipelines.upload
     return {
         upload.place(index): mechanism
         for index, mechanism in enumerate(upload.mechanisms)
-        if mechanism.noise & AT_SERVER
+        if mechanism.noise & IN_AGGREGATE
     }
 
 

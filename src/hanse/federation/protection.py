@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 
+from hanse import registry
 from hanse.errors import UserError
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
-from hanse.federation.interfaces.declarations import AT_SERVER, MEAN, NUMBERS
+from hanse.federation.interfaces.declarations import IN_AGGREGATE, MEAN, NUMBERS
 from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.pipeline import Pipelines
+
+MECHANISMS = "federation/privacy"  # the folder of the package's mechanisms
 
 
 def check(
@@ -18,10 +21,17 @@ def check(
 
     all_: the pipelines of all clients.
     """
-    if mechanism.noise & AT_SERVER:
+    if mechanism.noise & IN_AGGREGATE:
         _check_mean(algorithm, aggregator, mechanism, all_)
     if mechanism.protects_rows:
         _check_training(algorithm, mechanism)
+
+
+def sharing() -> str:
+    """The package's mechanisms whose noise adds up in sums: "a or b", or empty."""
+    parts = {name: registry.find(MECHANISMS, name) for name in registry.names(MECHANISMS)}
+    mechanisms = {n: part for n, part in parts.items() if issubclass(part, Mechanism)}
+    return " or ".join(name for name, part in mechanisms.items() if "share" in part.noise)
 
 
 def _check_mean(
@@ -42,6 +52,11 @@ def _check_mean(
             "mean, or privacy: none."
         )
     for codec in (codec for own in all_ for codec in own.upload.codecs):
+        if mechanism.whole_numbers and not codec.lossless:
+            raise UserError(
+                f"{noisy} sends whole numbers, whose noise adds up if they arrive as they are, and "
+                f"{type(codec).__name__} changes them; leave it out of compression.upload."
+            )
         if type(codec).finish is not Transform.finish:
             raise UserError(
                 f"{reason}, and {type(codec).__name__} learns from the mean before there is noise; "

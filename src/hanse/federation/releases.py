@@ -22,6 +22,7 @@ from hanse import atomic_files
 from hanse.errors import UserError, explained
 from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import Instruction, Reply, Request, Update
+from hanse.federation.method import Method
 from hanse.federation.pipeline import Pipeline, TransformStates
 from hanse.federation.server_state import ServerState
 from hanse.journal import record_files
@@ -36,7 +37,8 @@ logger = logging.getLogger(__name__)
 FOLDER = "releases"
 SUFFIX = ".safetensors"
 # More than the different requests that a silo answers in a round (policy.max_tries). Shares of
-# noise may be drawn more often, since a paused round is asked again with other notes.
+# noise may be drawn more often under a rule that opens several sums of a round, since a paused
+# round is asked again with other notes.
 KEPT_OF_A_ROUND = 8
 # Groups in the server's releases; the last one has the simulated seconds of a round with links.
 AGGREGATE, REPLIES, SIMULATED = "aggregate", "replies", "simulated"
@@ -207,15 +209,18 @@ def keep_update(
     log.keep(record, Reply(client, request.kind, request.round, update).pack())
 
 
-def release_key(request: Request, upload: Pipeline) -> str:
+def release_key(request: Request, method: Method) -> str:
     """The hash of a request for an update, without what the released update does not depend on.
 
     The constants are not sent again to a client that has them by now. A round that was paused is
     repeated with another note of the aggregator: an update that its own noise protects stays the
     same, but a share of noise is drawn anew, since two sums of the same shares have a difference.
+    Under a rule that opens one sum of a round there are no two such sums. A share stays the same
+    there, since a server could average new shares out if it had the same sum opened again.
     """
     content = replace(request, given={}, attempt=0)
-    if not any("share" in transform.noise for transform in upload.transforms):
+    shares = any("share" in part.noise for part in method.pipelines.upload.transforms)
+    if method.aggregator.opens_once or not shares:
         content = replace(content, aggregator_note=Instruction())
     return hashlib.sha256(content.pack()).hexdigest()
 

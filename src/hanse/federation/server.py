@@ -20,7 +20,7 @@ from hanse.federation.delivery import files
 from hanse.federation.evaluation import evaluate
 from hanse.federation.exchange.round import RoundExchange, open_round
 from hanse.federation.interfaces.aggregator import TooFewClientsError
-from hanse.federation.interfaces.declarations import AT_SERVER
+from hanse.federation.interfaces.declarations import IN_AGGREGATE
 from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.messages import ClientProfile
 from hanse.federation.privacy_account import admit_round
@@ -67,7 +67,7 @@ def rounds(run: Run) -> Iterator[RoundRecord]:
 def _tell_rule(run: Run, clients: int) -> None:
     """Log the aggregator's terms for as many clients as a round asks."""
     share = fraction_asked(run.schedule.fraction_train, run.schedule.over_selection)
-    for phrase in run.method.aggregator.describe(taking_part(clients, share)):
+    for phrase in run.method.describe(taking_part(clients, share)):
         log.info("aggregator: %s", phrase)
 
 
@@ -160,7 +160,7 @@ def _finished(
         )
         return aggregate, after
 
-    noise = mechanisms(method.all_pipelines, AT_SERVER, states, run.context(round))
+    noise = mechanisms(method.all_pipelines, IN_AGGREGATE, states, run.context(round))
     if not noise and not method.aggregator.opens_once:
         return finish()
     return finish_once(run.releases, ledger, round, before, noise, finish)
@@ -184,7 +184,8 @@ def _aggregated(
     replies_awaited = taking_part(len(profiles), schedule.fraction_train)
     share = fraction_asked(schedule.fraction_train, schedule.over_selection)
     sampled = sample(profiles, share, run.context(round))
-    replies_required = fewest_replies(schedule.quorum, len(profiles), schedule.fraction_train)
+    fewest = fewest_replies(schedule.quorum, len(profiles), schedule.fraction_train)
+    replies_required = max(fewest, run.method.least_updates(run.context(round)))
     attempts = count()
     while True:
         records_before = len(ledger.records)

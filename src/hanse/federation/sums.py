@@ -1,7 +1,8 @@
 """Summands: updates in a form whose sum over clients contains their weighted mean.
 
 A rule that sees sums only, such as secure aggregation, adds these tensors and needs to know neither
-algorithm nor codec. All are float64, so that weights cost no precision.
+algorithm nor codec. They are float64, so that weights cost no precision. Tensors of integers stay
+integers (int64), which a rule adds as they are; their updates have the weight 1.
 """
 
 import math
@@ -27,11 +28,11 @@ def summand(update: Update, numbers: Sequence[str], shown: Sequence[str] = ()) -
     both are 0 for one that this client does not report.
 
     numbers: the names of the numbers that are summed. Raises UserError if one is not reported, and
-    if one that is only shown is not finite.
+    if one that is only shown is not finite; and ValueError for integers of another weight than 1.
     """
     if missing := [name for name in numbers if name not in update.numbers]:
         raise UserError(f"this client reports no {missing[0]}, which the algorithm needs.")
-    weighted = {name: tensor.double() * update.weight for name, tensor in update.tensors.items()}
+    weighted = {name: _times(tensor, update.weight) for name, tensor in update.tensors.items()}
     values = [update.weight * update.numbers[name] for name in numbers]
     weighted[WEIGHT] = torch.tensor(update.weight, dtype=torch.float64)
     if values:
@@ -40,6 +41,20 @@ def summand(update: Update, numbers: Sequence[str], shown: Sequence[str] = ()) -
         pairs = [_weighted(update, name) for name in shown]
         weighted[REPORTED] = torch.tensor(pairs, dtype=torch.float64)
     return weighted
+
+
+def _times(tensor: Tensor, weight: float) -> Tensor:
+    if tensor.is_floating_point():
+        return tensor.double() * weight
+    if weight != 1:
+        raise ValueError(f"an update of whole numbers has the weight {weight}, and 1 is due")
+    return tensor.long()
+
+
+def whole(expected: Layout) -> set[str]:
+    """The names of the tensors of integers in a layout."""
+    forms = {name: largest(form) for name, form in expected.items()}
+    return {name for name, form in forms.items() if not form.is_floating_point()}
 
 
 def _weighted(update: Update, name: str) -> tuple[float, float]:
@@ -59,12 +74,12 @@ def summand_layout(
     expected: Layout, numbers: Sequence[str], shown: Sequence[str] = ()
 ) -> dict[str, Tensor]:
     """The layout of summands; expected: that of the encoded updates."""
-    shapes = {name: largest(form).shape for name, form in expected.items()}
+    integers, shapes = whole(expected), {n: largest(form).shape for n, form in expected.items()}
     shapes |= {WEIGHT: torch.Size(())} | ({NUMBERS: torch.Size([len(numbers)])} if numbers else {})
     shapes |= {REPORTED: torch.Size([len(shown), 2])} if shown else {}
     return {
-        name: torch.empty(shape, dtype=torch.float64, device="meta")
-        for name, shape in shapes.items()
+        n: torch.empty(shape, dtype=torch.int64 if n in integers else torch.float64, device="meta")
+        for n, shape in shapes.items()
     }
 
 
@@ -95,7 +110,7 @@ def mean(total: Tensors, numbers: Sequence[str], shown: Sequence[str] = ()) -> U
     number that is only shown is the mean over the clients that report it.
     """
     weight, beside = float(total[WEIGHT]), (WEIGHT, NUMBERS, REPORTED)
-    tensors = {name: t / weight for name, t in total.items() if name not in beside}
+    tensors = {n: t.double() / weight for n, t in total.items() if n not in beside}
     means = (total[NUMBERS] / weight).tolist() if numbers else []
     reported = zip(shown, total[REPORTED].tolist() if shown else [], strict=True)
     seen = {name: value / weight for name, (value, weight) in reported if weight > 0}

@@ -60,6 +60,26 @@ REFUSED = {
         [SECAGG, "compression.collect=true"],
         "compression.collect keeps each client's change of the model, but SecAgg sees only sums",
     ),
+    "noise at the server": (
+        [SECAGG, "privacy={client_dp: {epsilon: 8}}"],
+        "SecAgg sees only sums, but ClientDp needs each client's update; choose privacy: "
+        "distributed_gaussian, whose noise adds up, or the aggregator mean.",
+    ),
+    "noise that adds up without sums": (
+        ["privacy=distributed_gaussian"],
+        "DistributedGaussian draws noise that protects only sums over clients, and Mean sees each "
+        "client's update; choose an aggregator that sees only sums, such as secagg, or leave it "
+        "out of privacy.",
+    ),
+    "a codec beside noise that adds up": (
+        [SECAGG, "privacy=distributed_gaussian", "compression=rand_k"],
+        "DistributedGaussian sends whole numbers, whose noise adds up if they arrive as they are, "
+        "and RandK changes them; leave it out of compression.upload.",
+    ),
+    "a budget that no noise keeps": (
+        [SECAGG, "privacy={distributed_gaussian: {epsilon: 0.00001}}", "rounds=10000"],
+        "an ε of 1e-05 at δ = 1e-05 cannot be kept in 10,000 rounds by a noise multiplier up to",
+    ),
     "a clip of nothing": (
         ["aggregator={secagg: {clip: 0}}"],
         "secagg.clip is 0; input should be greater than 0",

@@ -13,6 +13,7 @@ from hanse.experiment.assembly.method import (
     withheld_scores,
 )
 from hanse.experiment.loading import load
+from hanse.experiment.schema import Experiment
 from hanse.federation.compression.bf16 import BF16
 from hanse.federation.compression.identity import Identity
 from samples import ROOT
@@ -220,3 +221,15 @@ def test_scores_that_nobody_is_told_are_remarked_on(experiment_file: Path) -> No
     others = (), (rule, "data.client_test=0"), (rule, "evaluation.clients=false")
     assert [said(*words) for words in others] == ["", "", ""]
     assert said(rule) in simulate(load(experiment_file, [rule])).dataset.remarks
+
+
+def test_a_deployment_keeps_the_survivors_that_noise_is_made_for() -> None:
+    """With 11 silos the noise of 7 survivors is counted, less that of two colluders."""
+    parts = {"aggregator": "secagg", "privacy": "distributed_gaussian", "num_clients": 11}
+    for quorum in (11, 7):
+        enough = {**parts, "deployment": {"quorum": quorum}}
+        refuse_unserved(Experiment.model_validate(enough), timed=True)
+    few = Experiment.model_validate({**parts, "deployment": {"quorum": 6}})
+    refuse_unserved(few, timed=False)
+    with pytest.raises(UserError, match="with 6 updates, and distributed_gaussian needs 7 where"):
+        refuse_unserved(few, timed=True)

@@ -225,6 +225,7 @@ class SiloWorker:
             least_cohort=self.silo.policy.min_cohort,
             quorum=job.quorum,
             participants=job.participants,
+            clients=job.cohort,
             refused=guard.enforcer.refused,
             kept=KeptUpdate(),
         )

@@ -154,6 +154,7 @@ class Simulation:
             store=MemoryStore(memories / name),
             seed=self.experiment.seed,
             rounds=self.experiment.rounds,
+            clients=quorum.awaited(self.experiment),
             job=self.job,
             quorum=quorum.simulated(self.experiment),
             participants=self.clients.keys(),

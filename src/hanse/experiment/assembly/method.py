@@ -12,6 +12,7 @@ from hanse.federation.interfaces.declarations import AT_SERVER
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.method import Method
 from hanse.federation.pipeline import Pipeline, Pipelines
+from hanse.randomness import RoundContext
 
 
 def build_method(experiment: Experiment) -> Method:
@@ -44,13 +45,18 @@ def refuse_unserved(experiment: Experiment, timed: bool) -> None:
     rule = build_aggregator(experiment)
     rule.require_clients(asked)
     rule.require_names(names, asked == len(names))
-    if timed:
-        _refuse_unawaited(experiment, rule.fewest(asked), asked)
+    if not timed:
+        return
+    context = RoundContext(experiment.seed, clients=taking_part(len(names), share))
+    least = build_method(experiment).least_updates(context)
+    _refuse_unawaited(experiment, spec_name(experiment.aggregator), rule.fewest(asked), asked)
+    if experiment.privacy is not None:
+        _refuse_unawaited(experiment, spec_name(experiment.privacy), least, asked)
 
 
-def _refuse_unawaited(experiment: Experiment, needed: int, asked: int) -> None:
-    """Raise UserError if rounds may end with fewer updates than the rule needs."""
-    rule, clients = spec_name(experiment.aggregator), len(experiment.participant_names)
+def _refuse_unawaited(experiment: Experiment, rule: str, needed: int, asked: int) -> None:
+    """Raise UserError if rounds may end with fewer updates than a rule, or a mechanism, needs."""
+    clients = len(experiment.participant_names)
     awaited = taking_part(clients, experiment.fraction_train)
     if awaited < needed:
         raise UserError(
@@ -124,6 +130,8 @@ def _pipelines(experiment: Experiment, owner: str = "") -> Pipelines:
         tuple(kind.build(spec) for spec in kind.specs(experiment))
         for kind in (UPLOAD, DOWNLOAD, MECHANISM)
     )
+    rule = build_aggregator(experiment)
+    mechanisms = tuple(mechanism.beside(rule) for mechanism in mechanisms)
     feedback = experiment.compression.error_feedback
     if feedback and not _lose(upload + download):
         place = f"clients.{owner}: " if owner else ""

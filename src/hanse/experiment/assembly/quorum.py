@@ -1,7 +1,7 @@
 """The fewest updates that every round of a run combines, which its clients rely on."""
 
 from hanse.experiment.schema import Experiment
-from hanse.federation.client_sampling import fewest_replies
+from hanse.federation.client_sampling import fewest_replies, taking_part
 
 
 def promised(experiment: Experiment, clients: int) -> int:
@@ -17,3 +17,8 @@ def promised(experiment: Experiment, clients: int) -> int:
 def simulated(experiment: Experiment) -> int:
     """The quorum of a simulation, which keeps to `deployment.quorum` with links alone."""
     return promised(experiment, len(experiment.participant_names)) if experiment.has_links else 1
+
+
+def awaited(experiment: Experiment) -> int:
+    """The number of clients that a round of a simulation waits for."""
+    return taking_part(len(experiment.participant_names), experiment.fraction_train)

@@ -19,7 +19,7 @@ from hanse.federation.interfaces.aggregator import (
 )
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.declarations import MEAN, NUMBERS
-from hanse.federation.interfaces.results import Aggregate
+from hanse.federation.interfaces.results import Aggregate, SumTerms
 from hanse.federation.messages import Instruction, Update
 from hanse.federation.secure_sums.client_half import Participation
 from hanse.federation.secure_sums.contents import received, to_tensors
@@ -51,7 +51,8 @@ class SecAgg(Aggregator):
     ACM CCS, SecAgg+); the server draws them, and this protects from one that draws at random.
 
     An update's numbers are rounded to a grid of `bits` bits, and cut at ±clip for a client of the
-    largest weight, and at ±clip·(largest weight)/w for one of weight w.
+    largest weight, and at ±clip·(largest weight)/w for one of weight w. Whole numbers are added as
+    they are, modulo 2^bits.
     """
 
     sums_only: ClassVar[bool] = True
@@ -126,15 +127,21 @@ class SecAgg(Aggregator):
                 "it to 32."
             )
 
-    def describe(self, clients: int) -> tuple[str, ...]:
+    def sum_terms(self, clients: int) -> SumTerms:
+        plan = self.plan(clients)
+        return SumTerms(plan.quorum, plan.colluders, self._grid(clients, 1.0).most_whole)
+
+    def describe(self, clients: int, whole: bool = False) -> tuple[str, ...]:
         if clients < LEAST:
             return super().describe(clients)
-        grid = (
+        rounding = (
             f"numbers of updates are cut at ±{self.clip:g} and rounded to steps of "
             f"{self._grid(clients, 1.0).step:.2g} ({self.bits} bits each) at the silo of the "
             "largest weight; both are twice as large at one of half that weight"
         )
-        return self.plan(clients).sentence(), grid, *super().describe(clients)
+        if whole:
+            rounding = f"updates are whole numbers, added as they are ({self.bits} bits each)"
+        return self.plan(clients).sentence(), rounding, *super().describe(clients, whole)
 
     def plan(self, clients: int) -> Plan:
         """Threshold and neighbours for so many clients; raises UserError if none are safe."""

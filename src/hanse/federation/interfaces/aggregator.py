@@ -8,16 +8,14 @@ from hanse.errors import UserError
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.declarations import PAYLOADS, withdraw
 from hanse.federation.interfaces.exchange import Exchange, TooFewClientsError
-from hanse.federation.interfaces.results import Aggregate
+from hanse.federation.interfaces.results import Aggregate, SumTerms
 from hanse.federation.messages import Instruction, Update
 from hanse.tensors.named import Layout, Tensors
 
 __all__ = ["Aggregator", "Exchange", "TooFewClientsError"]
 
 
-WITHHELD = (
-    "no loss, step count or score of a single client leaves it; the journal has the mean loss"
-)
+WITHHELD = "no loss, step count or score of a single client leaves it"
 
 
 class RefusalError(UserError):
@@ -77,9 +75,20 @@ class Aggregator(ABC):
         """The fewest updates that the rule combines in a round that asks so many clients."""
         return 1
 
-    def describe(self, clients: int) -> tuple[str, ...]:
-        """Phrases for users: the rule's terms in a round of so many clients, and what it hides."""
-        return (WITHHELD,) if self.sums_only else ()
+    def sum_terms(self, clients: int) -> SumTerms | None:
+        """The terms of a round of so many clients; None unless it sums whole numbers as they are.
+
+        Raises UserError as `require_clients` does.
+        """
+        return None
+
+    def describe(self, clients: int, whole: bool = False) -> tuple[str, ...]:
+        """Phrases for users: the rule's terms in a round of so many clients, and what it hides.
+
+        whole: updates are encoded as whole numbers.
+        """
+        shown = "" if whole else "; the journal has the mean loss"
+        return (WITHHELD + shown,) if self.sums_only else ()
 
     @abstractmethod
     def aggregate(self, exchange: Exchange) -> Aggregate:

@@ -38,6 +38,7 @@ def includes(allowed: Difference, wanted: Difference) -> bool:
 
 # Noise of a transform, by the half that draws it.
 AT_SENDER, AT_SERVER = frozenset({"encode", "share"}), frozenset({"finish"})
+IN_AGGREGATE = frozenset({"finish", "share"})  # a round's aggregate is protected by it
 
 
 def withdraw(part: type, declaration: str, closed: Any, *methods: str) -> None:

@@ -1,8 +1,9 @@
 """The role of a mechanism of privacy: it bounds what updates reveal of one silo, or of one row."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
+from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.row_protection import Sampling
 from hanse.federation.interfaces.transform import Transform
@@ -17,8 +18,9 @@ class Mechanism(Transform):
     It comes before the codecs at the sender, and after them at the receiver, whose `decode` must
     limit updates again: a client may send any.
 
-    Server half, beside a transform's: require, remarks, account. In their contexts `rounds` and
-    `clients` are known.
+    Both halves: beside, numbers, least_updates. Server half, beside a transform's: require,
+    remarks, account. In the contexts of all of them, and of `encode`, `rounds` and `clients` are
+    known.
 
     A mechanism that `protects_rows` acts on each silo's training, before there is an update: at the
     silo by protect, in the account of silos by training and require_rows.
@@ -28,6 +30,16 @@ class Mechanism(Transform):
     withholds_scores: ClassVar[bool] = True
     # It protects the rows of each silo in its training; the algorithm trains by one `fit` alone.
     protects_rows: ClassVar[bool] = False
+    # Encoded updates are tensors of integers, of the weight 1, for a rule that adds them.
+    whole_numbers: ClassVar[bool] = False
+
+    def beside(self, rule: Aggregator) -> Self:
+        """The mechanism as it works under a rule that combines updates; itself, if any will do."""
+        return self
+
+    def least_updates(self, context: RoundContext) -> int:
+        """The fewest updates of a sum that the promise holds for; clients help to open no other."""
+        return 1
 
     @property
     def numbers(self) -> Sequence[str]:

@@ -63,6 +63,19 @@ class Aggregate:
 
 
 @dataclass(frozen=True)
+class SumTerms:
+    """The terms of sums, for a mechanism whose noise adds up in them.
+
+    survivors: the fewest updates of a sum. colluders: of these, as many may tell the server their
+    noise. most: the largest absolute value of a sum of whole numbers.
+    """
+
+    survivors: int
+    colluders: int
+    most: int
+
+
+@dataclass(frozen=True)
 class Scores:
     """A task's result: named metrics, one value per item for paired comparisons, and samples.
 

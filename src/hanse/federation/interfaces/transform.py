@@ -36,8 +36,9 @@ class Transform(ABC):
     # Noise that it draws. "encode": at a client, where it protects each update by itself. "share":
     # at a client, where only sums over clients are protected. "finish": at the server. The result
     # is durable before it is used, and is not drawn again after a crash; "share" is drawn anew for
-    # a round that is asked again with other keys. A subclass inherits this. Nobody can see that a
-    # transform draws from the operating system's randomness undeclared; that is its mistake.
+    # a round that is asked again with other keys, unless the rule opens one sum of a round. A
+    # subclass inherits this. Nobody can see that a transform draws from the operating system's
+    # randomness undeclared; that is its mistake.
     noise: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls) -> None:

@@ -45,7 +45,7 @@ class RobustRule(Aggregator):
     def fewest(self, clients: int) -> int:
         return self.required(self.expected(clients))
 
-    def describe(self, clients: int) -> tuple[str, ...]:
+    def describe(self, clients: int, whole: bool = False) -> tuple[str, ...]:
         return (self.bound(clients), *super().describe(clients))
 
     def bound(self, clients: int) -> str:

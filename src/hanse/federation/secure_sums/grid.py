@@ -4,7 +4,7 @@ Masks are uniform only in a finite ring, so numbers are rounded to multiples of 
 clients of a round share, and travel as words modulo a power of two.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,9 @@ class Grid:
     An update's number x of weight w becomes round(x·w / (weight_bound·step)), clipped to ±levels,
     where levels·clients < 2^(bits−2). A sum is therefore exact to half a step for each client. It
     leaves half of the words unused, so that masks that were not removed are seen.
+
+    Tensors of integers are added as they are, modulo 2^bits: nothing is rounded or clipped. Their
+    sums must be within ±`most_whole`, or they are refused like masks.
     """
 
     clients: int
@@ -49,7 +52,12 @@ class Grid:
     @property
     def levels(self) -> int:
         """The largest word of one client; `clients` of them do not wrap around."""
-        return ((1 << (min(self.bits, 55) - 2)) - 1) // self.clients  # float64 holds 53 bits
+        return self.most_whole // self.clients
+
+    @property
+    def most_whole(self) -> int:
+        """The largest absolute value of a sum of whole numbers."""
+        return (1 << (min(self.bits, 55) - 2)) - 1  # float64 holds 53 bits
 
     @property
     def step(self) -> float:
@@ -84,6 +92,9 @@ class Grid:
             )
         clipped, words, squares, others = 0, {}, 0.0, 0
         for name, tensor in summand.items():
+            if not tensor.is_floating_point():
+                words[name] = self._whole_words(name, tensor)
+                continue
             steps = tensor.double() / self._step(name)
             if not bool(steps.isfinite().all()):
                 raise UserError(f"this client's update has numbers in {name} that are not finite.")
@@ -100,10 +111,14 @@ class Grid:
         words[CLIPPED] = self._words(CLIPPED, count / self._step(CLIPPED))
         return {name: words[name] for name in sorted(words)}
 
-    def decode(self, words: Words) -> tuple[dict[str, Tensor], float]:
-        """The sum of summands in float64 from the sum of their words, and the count of clipped."""
+    def decode(self, words: Words, whole: Collection[str] = ()) -> tuple[dict[str, Tensor], float]:
+        """The sum of summands in float64 from the sum of their words, and the count of clipped.
+
+        whole: the names of the tensors of integers.
+        """
         total = {
-            name: torch.from_numpy(_signed(value)).double() * self._step(name)
+            name: torch.from_numpy(_signed(value)).double()
+            * (1.0 if name in whole else self._step(name))
             for name, value in words.items()
         }
         return total, float(total.pop(CLIPPED))
@@ -113,11 +128,14 @@ class Grid:
         forms = self.layout(expected)
         return {n: np.zeros(tuple(f.shape), TENSOR_WORDS[self._bits(n)]) for n, f in forms.items()}
 
-    def overflows(self, words: Words, summands: int) -> bool:
+    def overflows(self, words: Words, summands: int, whole: Collection[str] = ()) -> bool:
         """True for a sum that so many summands cannot have: a mask, or a false word, is in it."""
-        tensors = (_signed(value) for name, value in words.items() if not name.startswith("#"))
-        most = summands * self.levels
-        return any(bool(((value > most) | (value < -most)).any()) for value in tensors)
+        for name, value in words.items():
+            most = self.most_whole if name in whole else summands * self.levels
+            signed = _signed(value)
+            if not name.startswith("#") and bool(((signed > most) | (signed < -most)).any()):
+                return True
+        return False
 
     def _bits(self, name: str) -> int:
         return LONG if name.startswith("#") else self.bits
@@ -143,6 +161,11 @@ class Grid:
                 f"{self._most * self._step(name):g}, the most that a secure sum takes; report "
                 "smaller numbers."
             )
+
+    def _whole_words(self, name: str, whole: Tensor) -> NDArray[np.unsignedinteger]:
+        signed = whole.long().cpu().contiguous().numpy()
+        unsigned: NDArray[np.unsignedinteger] = signed.view(np.uint64)  # of as many bits: a ring
+        return unsigned.astype(TENSOR_WORDS[self._bits(name)])
 
     def _words(self, name: str, steps: Tensor) -> NDArray[np.unsignedinteger]:
         bits = self._bits(name)

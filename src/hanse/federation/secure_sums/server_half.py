@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hanse.errors import UserError
+from hanse.federation import sums
 from hanse.federation.interfaces.aggregator import Exchange, TooFewClientsError
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.federation.secure_sums import grid
@@ -81,13 +82,14 @@ class Collection:
         total, survivors = self._collect_summands(boxes)
         revealed = self._collect_secrets(survivors)
         self._remove_masks(total, survivors, revealed)
-        if self.grid.overflows(total, len(survivors)):
+        whole = sums.whole(self.exchange.summand_layout())
+        if self.grid.overflows(total, len(survivors), whole):
             raise UserError(
                 f"the sum of the masked updates of {', '.join(survivors)} has numbers that no sum "
                 "of theirs can have; one of them is wrong, nobody can tell which, and the sum is "
                 "not used. Look after these silos."
             )
-        return *self.grid.decode(total), survivors
+        return *self.grid.decode(total, whole), survivors
 
     @property
     def dropped(self) -> list[str]:

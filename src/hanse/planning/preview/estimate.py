@@ -106,7 +106,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
         once=once,
         clients=len(probes),
         clients_a_round=len(sampled),
-        terms=run.method.aggregator.describe(len(sampled)),
+        terms=run.method.describe(len(sampled)),
         links=link_seconds(simulation, traffic, sampled),
         seconds=training + settings.rounds * phases + scoring_seconds(simulation, run),
         memory=peak_memory(),
