@@ -127,7 +127,7 @@ class Forgetful(SecAgg):
         aggregate = super().aggregate(exchange)
         if exchange.round == 2:
             self.sums.append(aggregate)
-            raise TooFewClientsError(len(NAMES), len(NAMES) + 1)
+            raise TooFewClientsError(len(NAMES) - 1, len(NAMES))
         return aggregate
 
 
