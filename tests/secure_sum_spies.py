@@ -79,8 +79,8 @@ class Spies:
             spies._write(f"{name}.words", own)
             return words
 
-        def beginning(who: Any, terms: Any, index: int) -> Participation:
-            part = begin(who, terms, index)
+        def beginning(who: Any, terms: Any) -> Participation:
+            part = begin(who, terms)
             with open(self.folder / f"{name}.keys", "a") as file:
                 file.write(f"{terms.round} {part.keys.public.to_bytes().hex()}\n")
             return part
