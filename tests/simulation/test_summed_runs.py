@@ -1,6 +1,7 @@
 """Secure sums as a user sees them: hanse check, the log of a run, its card and its report."""
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,8 @@ def test_noise_that_adds_up_in_a_run(hanse: Callable[..., Outcome], experiment_f
     words = [*SUMMED, "privacy={distributed_gaussian: {epsilon: 4, clip: 0.1}}"]
     checked = " ".join(hanse("check", experiment_file, *words).out.split())
     assert "updates are whole numbers, added as they are (32 bits each)" in checked
+    assert re.search(r"promise ε = (3\.99\d*|4) at δ = 1e-05 for a silo, in 1 releases", checked)
+    assert "Each silo draws its share of the noise on its own word" in checked
     outcome = hanse("run", experiment_file, *words)
     assert outcome.code == 0, outcome.err
     folder = experiment_file.parent / "run"

@@ -86,7 +86,7 @@ def test_an_aggregators_client_half_knows_the_job_and_the_least_cohort(
         jobs.append(active.endpoint.job)
         assert jobs[-1] == active.guard.job_digest
         assert active.endpoint.least_cohort == resident.silo.policy.min_cohort == 2
-        assert active.endpoint.quorum == 3  # all clients of the experiment
+        assert active.endpoint.quorum == active.endpoint.clients == 3  # all of the experiment
         assert active.endpoint.participants == ("silo-1", "silo-2", "silo-3")
         assert active.endpoint.kept is not None
     assert len({*jobs}) == 5 and all(jobs)

@@ -133,6 +133,10 @@ def _show_transforms(experiment: Experiment, preview: "estimate.Preview") -> Non
         console.tell(f"encoded    {values.compression}", indent=11)
     if values.mechanism:
         console.tell(f"privacy    {values.mechanism}", indent=11)
+    if preview.account is not None:
+        console.tell(f"promise    {preview.account.sentence()}", indent=11)
+        for assumption in preview.account.assumptions:
+            console.tell(f"           {assumption}", indent=11)
     if experiment.compression.collect:
         size = 4 * preview.trained * preview.clients_a_round * experiment.rounds
         console.tell(

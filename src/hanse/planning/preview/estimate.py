@@ -10,12 +10,14 @@ from hanse.data.formats.row import Reading
 from hanse.data.tokenization import render
 from hanse.experiment.assembly import federated_dataset
 from hanse.experiment.assembly.assemble import Simulation, simulate
+from hanse.experiment.assembly.privacy import planned_account
 from hanse.experiment.schema import Experiment, build_trackers
 from hanse.federation.client_sampling import fraction_asked, sample
 from hanse.federation.exchange.round import open_round
 from hanse.federation.messages import ClientProfile
 from hanse.federation.run import Run
 from hanse.federation.server import start
+from hanse.journal.privacy_record import PrivacyRecord
 from hanse.journal.records import DivisionRecord
 from hanse.journal.run_folder import Journal
 from hanse.journal.tracking import refuse_missing
@@ -51,6 +53,7 @@ class Preview:
     clients: int
     clients_a_round: int
     terms: tuple[str, ...]  # the aggregator's, as phrases
+    account: PrivacyRecord | None  # of all rounds; None if no mechanism promises anything
     links: LinkSeconds | None  # of a round, if links are simulated
     seconds: float  # of the whole run, after the model is loaded
     memory: int  # bytes at the peak
@@ -107,6 +110,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
         clients=len(probes),
         clients_a_round=len(sampled),
         terms=run.method.describe(len(sampled)),
+        account=planned_account(settings, run.method, simulation.profiles),
         links=link_seconds(simulation, traffic, sampled),
         seconds=training + settings.rounds * phases + scoring_seconds(simulation, run),
         memory=peak_memory(),
