@@ -20,11 +20,10 @@ def test_its_table_has_every_attack_with_its_settings() -> None:
     for name, settings in rows.items():
         own = {f.name: f.default for f in fields(ATTACK.find(name)) if f.name != "attackers"}
         assert re.findall(r"`(\w+)`", settings) == list(own)
-        [default] = own.values()
-        said = re.search(r"\((.*)\)", settings)
-        assert said is not None
-        if default is not None:
-            assert said[1] == (default if isinstance(default, str) else f"{default:g}")
+        said = re.findall(r"\((.*?)\)", settings)
+        for default, words in zip(own.values(), said, strict=True):
+            if default is not None:
+                assert words == (default if isinstance(default, str) else f"{default:g}")
 
 
 @pytest.mark.parametrize(

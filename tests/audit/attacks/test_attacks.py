@@ -102,6 +102,9 @@ def test_alie_is_within_the_spread() -> None:
     rows = updates.honest.numpy()
     expected = rows.mean(axis=0) - 1.5 * rows.std(axis=0, ddof=1)
     np.testing.assert_allclose(Alie(z=1.5).sent(updates)[0].numpy(), expected)
+    against = Alie(z=1.5, direction="against").sent(updates)[0].numpy()
+    moved = rows.mean(axis=0) - 1.5 * np.sign(rows.mean(axis=0)) * rows.std(axis=0, ddof=1)
+    np.testing.assert_allclose(against, moved)
     assert largest_z(2, 4) == 0.0  # half of them
     Alie().require(5, 11)
     with pytest.raises(UserError, match=r"with 6 of 11 .* majority alone.*; set attack\.alie\.z"):
