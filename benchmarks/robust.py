@@ -1,10 +1,12 @@
 """Which rule bears which attackers? Every rule against every attack on experiments/poison.yaml.
 
 Two of eleven silos are hostile, with three seeds; the attackers know the honest silos' updates. The
-loss of the test reviews stands beside that of the plain mean without attackers. Rules that leave
-out whole silos are then tried on silos as unlike as Dirichlet 0.1 makes them, without attackers:
-whom they leave out is honest. `backdoor.py` is the third part: one of eight silos replaces the
-model by one that answers to a trigger.
+loss of the test reviews stands beside that of the plain mean without attackers. ALIE and min-max
+move against the honest mean, since their plain shifts cancel in a head of two outputs.
+
+Rules that leave out whole silos are then tried on silos as unlike as Dirichlet 0.1 makes them,
+without attackers: whom they leave out is honest. `backdoor.py` is the third part: one of eight
+silos replaces the model by one that answers to a trigger.
 
 The base model, and all reviews in one place with as many updates, stand beside them. Whatever is
 finished stands in benchmarks/results/robust.json and is not done again; all of it takes two cores
@@ -56,9 +58,9 @@ ATTACKS: Mapping[str, str] = MappingProxyType(
         "sign flip ×10": f"{{sign_flip: {{attackers: {HOSTILE}, factor: 10}}}}",
         "Gaussian ×10": f"{{gaussian: {{attackers: {HOSTILE}, factor: 10}}}}",
         "Gaussian ×100": f"{{gaussian: {{attackers: {HOSTILE}, factor: 100}}}}",
-        "ALIE z = 1.5": f"{{alie: {{attackers: {HOSTILE}, z: 1.5}}}}",
+        "ALIE z = 1.5": f"{{alie: {{attackers: {HOSTILE}, z: 1.5, direction: against}}}}",
         "IPM ε = 2": f"{{ipm: {{attackers: {HOSTILE}, epsilon: 2}}}}",
-        "min-max": f"{{min_max: {{attackers: {HOSTILE}}}}}",
+        "min-max": f"{{min_max: {{attackers: {HOSTILE}, direction: mean}}}}",
     }
 )
 PARTS = {"attacks": [*RULES], "unlike": ["unlike"], "backdoor": ["backdoor"]}
