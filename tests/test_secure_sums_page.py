@@ -1,7 +1,7 @@
 """docs/secure-sums.md says what is so: settings, bytes, neighbours, and what can be combined."""
 
 import re
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 
 import pytest
 
@@ -9,8 +9,11 @@ from hanse.errors import UserError
 from hanse.experiment.part_kinds import ALGORITHM
 from hanse.federation.aggregators.secagg import SecAgg
 from hanse.federation.compatibility import check
+from hanse.federation.pipeline import Pipeline, Pipelines
+from hanse.federation.privacy.distributed_gaussian import DistributedGaussian
 from hanse.federation.secure_sums.server_half import BOX, SHARE
 from hanse.federation.secure_sums.statements import INDEX, KEYS, SIGNATURE
+from hanse.randomness import RoundContext
 from samples import ROOT
 
 PAGE = (ROOT / "docs" / "secure-sums.md").read_text(encoding="utf-8")
@@ -57,3 +60,20 @@ def test_it_lists_the_algorithms_that_work(name: str) -> None:
         assert f"`{name}`" in refused and f"`{name}`" not in works
     else:
         assert f"`{name}`" in works
+
+
+def test_its_noise_is_that_of_the_mechanism() -> None:
+    part = DistributedGaussian(epsilon=8).beside(SecAgg())
+    eleven, thousand = (RoundContext(0, rounds=6, clients=n) for n in (11, 1000))
+    assert "11 silos 7 − 2 = 5 shares" in TEXT
+    assert (part.least_updates(eleven), part.released({}, eleven)["shares"]) == (7, 5)
+    assert round(part.released({}, eleven)["noise_multiplier"], 1) == 1.6
+    [_, remark] = replace(part, delta=0.5).beside(SecAgg()).remarks(eleven, 11, 74_498)
+    assert "noise 57 times as long" in TEXT and "times as long as the mean can be" in remark
+    steps, size = part._steps(74_498, eleven), 74_498
+    assert round((size / 11) ** 0.5 * steps.deviation / steps.clip) == 57
+    head = part._steps(770, thousand)
+    assert 1 / 21 < (770 / 1000) ** 0.5 * head.deviation / head.clip < 1 / 19
+    for name in ("fedavg", "fedprox", "fedopt", "diloco"):
+        assert f"`{name}`" in TEXT.split("need the mean alone, such as")[1][:100]
+        check(ALGORITHM.build(name), SecAgg(), Pipelines(Pipeline("upload", (), (part,))))
