@@ -8,13 +8,13 @@ SHORTER = 1e-7  # relative, for rounding; four times as much until the norm fits
 
 
 def clipped(tensors: Tensors, clip: float) -> Tensors:
-    """Δ·min(1, C/‖Δ‖), whose L2 norm over all tensors is at most C."""
+    """Δ·min(1, C/‖Δ‖), whose L2 norm over all tensors is at most C, which is at least 0."""
     length, shorter = norm(tensors), SHORTER
     if length <= clip:
         return tensors
     result = scale(tensors, clip / length * (1 - shorter))
     while norm(result) > clip:
-        shorter *= 4
+        shorter = min(1.0, 4 * shorter)  # at last nothing is left
         result = scale(tensors, clip / length * (1 - shorter))
     return result
 

@@ -15,6 +15,7 @@ from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.algorithms.fednova import FedNova
 from hanse.federation.algorithms.flora import FLoRA
+from hanse.federation.clipping import clipped
 from hanse.federation.compatibility import check
 from hanse.federation.compression.powersgd import PowerSGD
 from hanse.federation.interfaces.mechanism import Mechanism
@@ -298,3 +299,18 @@ def test_remarks_on_few_silos_and_a_large_delta() -> None:
     assert "delta is 0.01, and one of 100 silos could be given away" in delta
     [noisy] = part.remarks(replace(context, clients=10), 10, 74_498)
     assert "about 54.6 times as long" in noisy and "√74,498" in noisy
+
+
+@pytest.mark.parametrize("sent", [math.nan, math.inf, -1.0, 0.0])
+def test_a_clip_norm_that_no_honest_server_sends(sent: float) -> None:
+    state, update = {CLIP: torch.tensor(sent)}, Update({"w": torch.ones(3)})
+    for broken in (state, {}, {CLIP: torch.ones(2)}):
+        with pytest.raises(UserError, match="no clip norm that is a positive number"):
+            adaptive().encode(update, {}, broken, CONTEXT)
+
+
+@pytest.mark.parametrize("clip", [0.0, 1e-12, 1e-8, 3e-7])
+def test_clipping_ends_where_numbers_are_too_coarse(clip: float) -> None:
+    """In float16 the least number is 6e-8."""
+    for values in (torch.rand(1000), torch.linspace(-1, 1, 7), torch.ones(100)):
+        assert norm(clipped({"w": values.half()}, clip)) <= clip

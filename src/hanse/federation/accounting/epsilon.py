@@ -24,6 +24,7 @@ STEP, MOST_STEPS = 1e-4, 400_000
 TAIL = 12.0  # standard deviations of the privacy loss that its steps cover
 # Orders of Rényi divergence; whole ones, since the others do not converge under sampling.
 ORDERS = (*range(2, 64), *range(64, 256, 16), 256, 512, 1024, 4096)
+LEAST_DELTA = 1e-12  # below about 1e-13 the rounding of distributions is all that is left
 MOST_LOSS = 1e6  # of privacy, above which nothing is computed: ε has no meaning there
 SLACK, LEAST = 1.02, 0.02  # rounding of the distribution: relative, and absolute
 
@@ -56,8 +57,8 @@ def epsilon(releases: Iterable[GaussianReleases], delta: float) -> float:
     RuntimeError if the figure is above that of Rényi divergences (Mironov 2017, 1702.07476), which
     is an upper bound.
     """
-    if not 0 < delta < 1:
-        raise ValueError(f"delta {delta} is not between 0 and 1")
+    if not LEAST_DELTA <= delta < 1:
+        raise ValueError(f"delta {delta} is not between {LEAST_DELTA:g} and 1")
     total = _grouped(releases)
     if not total:
         return 0.0

@@ -46,6 +46,11 @@ class Mechanism(Transform):
         """The numbers that an update keeps, and that the mechanism protects; it removes others."""
         return ()
 
+    @property
+    def largest_clip(self) -> float | None:
+        """The largest clip norm of a unit in any round; None if none is fixed before the run."""
+        return None
+
     def require(self, context: RoundContext) -> None:
         """Raise UserError for a run that the mechanism cannot serve, before anything is loaded."""
 

@@ -12,6 +12,7 @@ from hanse.errors import UserError
 from hanse.federation import noise
 from hanse.federation.accounting.calibration import advice, noise_for, rounds_within
 from hanse.federation.accounting.epsilon import (
+    LEAST_DELTA,
     GaussianReleases,
     epsilon,
     require_accountant,
@@ -30,7 +31,7 @@ CLIP = "clip"  # in the state: the clip norm of the next round, (), float64
 SETTING = "privacy.client_dp."
 ASSUMPTIONS = (
     "The server is trusted: it sees each silo's update before there is noise.",
-    "Runs with a silo and without it are compared; who takes part is not hidden.",
+    "Two runs are compared, in one of which a silo sends zeros; who takes part is not hidden.",
     "The promise is for the trained model and its scores on the server's rows. What stays at the "
     "server (replies, times, counts of rows) is not protected.",
     "Only the releases of this run are counted; other runs on the same rows add to them.",
@@ -56,7 +57,7 @@ class ClientDp(Mechanism):
     noise: ClassVar[frozenset[str]] = frozenset({"finish"})
 
     epsilon: PositiveFloat | None = 8.0  # ε of the whole run; None: as the noise makes it
-    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    delta: Annotated[float, Field(ge=LEAST_DELTA, lt=1)] = 1e-5
     clip: PositiveFloat | None = 1.0  # C; of the first round, if there is a quantile
     noise_multiplier: NonNegativeFloat | None = None  # z; None: the least that epsilon needs
     quantile: Annotated[float, Field(gt=0, lt=1)] | None = None  # γ; None: C stays as it is
@@ -102,8 +103,18 @@ class ClientDp(Mechanism):
         return replace(update, tensors=clipped(update.tensors, clip), numbers=numbers, weight=1.0)
 
     def _clip(self, state: Tensors) -> float:
+        """C; raises UserError for one that no honest server sends."""
         assert self.clip is not None
-        return float(state[CLIP]) if self.quantile else self.clip
+        if not self.quantile:
+            return self.clip
+        clip = state.get(CLIP, torch.empty(0))
+        if clip.numel() != 1 or not 0 < float(clip) < math.inf:
+            raise UserError("the server has sent no clip norm that is a positive number.")
+        return float(clip)
+
+    @property
+    def largest_clip(self) -> float | None:
+        return None if self.quantile else self.clip
 
     # ---- the noise, at the server
 
