@@ -28,12 +28,28 @@ TRAINING = (*STEPS, "examples", "tokens", "loss", "seconds", "*_seconds")
 class Privacy(SettingsModel):
     """The least differential privacy that a silo requires; without values it requires none.
 
-    clip: largest L2 norm of one update.
-    epsilon: largest ε of the whole run.
+    unit: what the result must hide the presence of: a row, or a whole silo and so each of its rows.
+    epsilon: largest ε of all rounds together. delta: largest δ, where there is an epsilon.
+    noise_multiplier: least noise ÷ largest effect of one unit, in each round.
+    clip: largest clip norm, of an update or of a row's gradient; refuses one that is not fixed.
     """
 
-    clip: PositiveFloat | None = None
+    unit: Literal["row", "silo"] | None = None
     epsilon: PositiveFloat | None = None
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    noise_multiplier: PositiveFloat | None = None
+    clip: PositiveFloat | None = None
+
+    @property
+    def figures(self) -> list[str]:
+        """What is required, in a few words each; empty if nothing is."""
+        words = {
+            f"for a {self.unit}": self.unit,
+            f"ε ≤ {self.epsilon or 0:g} at δ ≤ {self.delta:g}": self.epsilon,
+            f"noise multiplier ≥ {self.noise_multiplier or 0:g}": self.noise_multiplier,
+            f"clip ≤ {self.clip or 0:g}": self.clip,
+        }
+        return [phrase for phrase, value in words.items() if value is not None]
 
 
 class SecureSums(SettingsModel):

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from hanse.deployment.silo.job import Job, RowCounts
 from hanse.deployment.silo.policy import Policy
+from hanse.deployment.silo.privacy_refusals import privacy_refusals, row_privacy_refusals
 from hanse.experiment.assembly.method import build_method
 from hanse.experiment.loading import outside_code
 from hanse.experiment.part_kinds import NAMED, TASK, spec_name
@@ -35,10 +36,7 @@ def settings_refusals(policy: Policy, job: Job) -> Iterator[str]:
             "its server would keep each silo's updates (compression.collect), which needs "
             "policy.collect: true"
         )
-    wanted = {key: value for key, value in policy.privacy if value is not None}
-    if wanted:
-        figures = ", ".join(f"{key} ≤ {value:g}" for key, value in wanted.items())
-        yield f"it asks for differential privacy ({figures}), and the job promises none"
+    yield from privacy_refusals(policy, job)
 
 
 def code_refusals(name: str, experiment: Experiment, code: Mapping[str, object]) -> Iterator[str]:
@@ -135,6 +133,7 @@ def _sums(policy: Policy, experiment: Experiment) -> Iterator[str]:
 def row_refusals(policy: Policy, experiment: Experiment, rows: RowCounts) -> Iterator[str]:
     """Reasons against too much work, and against so few rows that a result reveals single ones."""
     yield from _work(policy, experiment, above(rows.train, policy.count_rounding))
+    yield from row_privacy_refusals(policy, experiment, rows.train)
     least = policy.min_examples
     if rows.train < least:
         yield f"it would train on fewer rows than policy.min_examples, which is {least}"

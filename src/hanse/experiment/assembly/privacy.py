@@ -129,9 +129,21 @@ def planned_account(
     """What all rounds of this experiment will cost together; None if nothing is promised.
 
     profiles: of all clients; the largest account of a silo counts, if rows are hidden there.
+    Raises UserError without dp-accounting, and for a budget that cannot be kept.
     """
     drawn = {sampling(experiment, profile) for profile in profiles if _hiding(method)}
     return planned(method, _context(experiment), drawn)
+
+
+def silos_account(
+    experiment: Experiment, method: Method, clients: int, rows: int
+) -> PrivacyRecord | None:
+    """The same as one silo can compute it, whose settings are those of the experiment.
+
+    clients: of a round. rows: that this silo trains on.
+    """
+    drawn = [experiment.train.sampling(rows)] if _hiding(method) else []
+    return planned(method, _context(experiment, clients), drawn)
 
 
 def _hiding(method: Method) -> Sequence[Mechanism]:
@@ -139,6 +151,6 @@ def _hiding(method: Method) -> Sequence[Mechanism]:
     return [part for part in method.pipelines.upload.mechanisms if part.protects_rows]
 
 
-def _context(experiment: Experiment) -> RoundContext:
-    clients = taking_part(len(experiment.participant_names), experiment.fraction_train)
+def _context(experiment: Experiment, clients: int = 0) -> RoundContext:
+    clients = clients or taking_part(len(experiment.participant_names), experiment.fraction_train)
     return RoundContext(experiment.seed, rounds=experiment.rounds, clients=clients)

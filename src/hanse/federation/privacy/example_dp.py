@@ -12,7 +12,12 @@ from torch import Tensor
 from hanse.errors import UserError
 from hanse.federation import noise
 from hanse.federation.accounting.calibration import advice, noise_for, rounds_within
-from hanse.federation.accounting.epsilon import GaussianReleases, epsilon, require_accountant
+from hanse.federation.accounting.epsilon import (
+    LEAST_DELTA,
+    GaussianReleases,
+    epsilon,
+    require_accountant,
+)
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.results import Memory
@@ -65,7 +70,7 @@ class ExampleDp(Mechanism):
 
     # ε of each silo's rows in the whole run; None: as the noise makes it.
     epsilon: PositiveFloat | None = 8.0
-    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    delta: Annotated[float, Field(ge=LEAST_DELTA, lt=1)] = 1e-5
     clip: PositiveFloat | None = 1.0  # C
     noise_multiplier: NonNegativeFloat | None = None  # z; None: the least that epsilon needs
 
@@ -89,6 +94,10 @@ class ExampleDp(Mechanism):
     @property
     def numbers(self) -> tuple[str, ...]:
         return PUBLIC
+
+    @property
+    def largest_clip(self) -> float | None:
+        return self.clip
 
     # ---- at the silo
 
