@@ -9,7 +9,8 @@ from statistics import fmean
 from hanse.cli.options import console
 from hanse.errors import UserError
 from hanse.evaluation.metrics.confidence import paired
-from hanse.journal import checkpoints
+from hanse.journal import checkpoints, record_files
+from hanse.journal.privacy_record import PRIVACY, PrivacyRecord
 from hanse.journal.round_costs import simulated_seconds
 from hanse.journal.run_folder import read_evaluation, read_rounds
 from hanse.reports import formatting
@@ -27,6 +28,7 @@ def tell(folder: Path) -> None:
         except (UserError, ValueError):
             console.print(f"the scores in {file.parent} cannot be read", soft_wrap=True)
     _tell_links(folder)
+    _tell_privacy(folder)
     console.print(f"adapter  {folder / 'adapter'}", soft_wrap=True)
     console.print(f"report   {folder / 'report.html'}", soft_wrap=True)
     command = f"hanse evaluate {shlex.quote(str(folder))}"
@@ -44,6 +46,16 @@ def _tell_links(folder: Path) -> None:
         traffic = f"{formatting.bytes_(down)} down and {formatting.bytes_(up)} up"
         took = formatting.seconds(seconds)
         console.print(f"links    {took} of simulated time for {traffic}", soft_wrap=True)
+
+
+def _tell_privacy(folder: Path) -> None:
+    """Print what the run's releases have cost, if a mechanism of privacy has an account."""
+    try:
+        account = record_files.read(folder / PRIVACY, PrivacyRecord)
+    except UserError:
+        return  # the report says so
+    if account is not None:
+        console.print(f"privacy  {account.sentence()}", soft_wrap=True)
 
 
 def _outcome(folder: Path, task: str, last: int) -> str:

@@ -8,11 +8,13 @@ from jinja2 import Environment, StrictUndefined
 
 from hanse import __version__
 from hanse.data.sources import hub
+from hanse.journal.privacy_record import PrivacyRecord
 from hanse.journal.records import RoundRecord
 from hanse.journal.run_settings import RunSettings
 from hanse.learners.injection import adapter_files
 from hanse.learners.models.model_files import hub_id
 from hanse.reports.loading_snippet import usage
+from hanse.reports.privacy import assumptions, privacy
 from hanse.reports.secure_sums import secure_sums
 
 
@@ -24,6 +26,7 @@ def model_card(
     left: Sequence[str] = (),
     personal: Sequence[str] = (),
     deployed: bool = False,
+    account: PrivacyRecord | None = None,
 ) -> str:
     """A model card in Markdown: the adapter, its training, its scores, and code that loads it.
 
@@ -33,6 +36,7 @@ def model_card(
     adapter: the folder where it is. left: kinds of adapters that each client keeps, and that are
         not in the folder. personal: tensors in the folder of which each client keeps its own.
     deployed: whether the clients were on other machines.
+    account: of differential privacy, if the run has one.
     """
     rows, run = settings["data"], RunSettings(settings, "")
     base = settings["model"]["model_name_or_path"]
@@ -50,6 +54,8 @@ def model_card(
         compression=run.compression,
         mechanism=run.mechanism,
         secure_sums=secure_sums(rounds, deployed),
+        privacy=privacy(account),
+        assumptions=assumptions(account),
         usage=usage(adapter, '"path/to/this/folder"', rows["labels"]),
         outputs=list(adapter_files.labels(adapter).values()),
         version=__version__,

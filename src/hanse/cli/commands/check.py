@@ -135,6 +135,8 @@ def _show_transforms(experiment: Experiment, preview: "estimate.Preview") -> Non
         console.tell(f"privacy    {values.mechanism}", indent=11)
     if preview.account is not None:
         console.tell(f"promise    {preview.account.sentence()}", indent=11)
+        noise, clip = preview.account.noise_multiplier, preview.account.clip
+        console.tell(f"           noise multiplier {noise:.4g}, clip norm {clip:.4g}", indent=11)
         for assumption in preview.account.assumptions:
             console.tell(f"           {assumption}", indent=11)
     if experiment.compression.collect:

@@ -16,9 +16,10 @@ from hanse.experiment.schema import build_algorithm, build_trackers
 from hanse.federation.run import Run
 from hanse.federation.server import rounds
 from hanse.federation.server_state import ServerState
-from hanse.journal import claims
+from hanse.journal import claims, record_files
 from hanse.journal.checkpoints import latest
 from hanse.journal.claims import Claim
+from hanse.journal.privacy_record import PRIVACY, PrivacyRecord
 from hanse.journal.records import DEPLOYED
 from hanse.journal.run_folder import read_rounds
 from hanse.journal.tracking import following
@@ -78,7 +79,8 @@ def finish(simulation: Simulation, folder: Path) -> None:
         clients = len(experiment.participant_names)
         values = experiment.resolved()
         deployed, rounds = (folder / DEPLOYED).is_file(), read_rounds(folder)
-        card = model_card(values, clients, rounds, draft, left_out, personal, deployed)
+        account = record_files.read(folder / PRIVACY, PrivacyRecord)
+        card = model_card(values, clients, rounds, draft, left_out, personal, deployed, account)
         (draft / "README.md").write_text(card, encoding="utf-8")
         report(Work(Activity.REOPENING_ADAPTER))
         try:

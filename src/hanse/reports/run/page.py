@@ -10,6 +10,7 @@ from hanse.reports import plotting
 from hanse.reports.html import render
 from hanse.reports.loading_snippet import usage
 from hanse.reports.plotting import Plot
+from hanse.reports.privacy import assumptions, privacy
 from hanse.reports.run.confusion import confusion
 from hanse.reports.run.cost_plots import time, traffic
 from hanse.reports.run.costs import computed, costs, over_links, precision, spent
@@ -72,6 +73,8 @@ def write_report(folder: Path) -> Path:
         spent=spent(totals),
         over_links=over_links(run, totals),
         computed=computed(run, totals),
+        privacy=privacy(run.privacy),
+        assumptions=assumptions(run.privacy),
         secure_sums=secure_sums(run.rounds, (folder / DEPLOYED).is_file()),
         precision=precision(run),
         samples=samples(run),

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from hanse.errors import UserError
 from hanse.journal import record_files
+from hanse.journal.privacy_record import PRIVACY, PrivacyRecord
 from hanse.journal.records import (
     DIVISION,
     ENVIRONMENT,
@@ -36,6 +37,7 @@ class RunData:
     tests: Tests
     division: DivisionRecord | None
     environment: EnvironmentRecord
+    privacy: PrivacyRecord | None
     missing: tuple[str, ...]
 
     @property
@@ -101,6 +103,7 @@ def read(folder: Path) -> RunData:
         tests,
         _file(folder / DIVISION, DivisionRecord, missing),
         _file(folder / ENVIRONMENT, EnvironmentRecord, missing) or EnvironmentRecord(),
+        _file(folder / PRIVACY, PrivacyRecord, missing) if (folder / PRIVACY).exists() else None,
         tuple(missing),
     )
 
