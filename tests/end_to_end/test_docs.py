@@ -26,7 +26,11 @@ GUIDES = [
 ]
 REAL = "algorithms"  # the guide whose commands have the real model; test_smollm2.py trains it
 ALL_REAL = "HANSE_DOCS_REAL" in os.environ
-EXTRAS = {"read-a-report": "tensorboard", "speed": "bitsandbytes"}  # which their commands need
+EXTRAS = {  # which the commands of guides need
+    "read-a-report": "tensorboard",
+    "speed": "bitsandbytes",
+    "privacy": "dp_accounting",
+}
 
 pytestmark = pytest.mark.end_to_end
 
