@@ -18,6 +18,9 @@ from hanse.deployment.server.engine import Engine
 from hanse.deployment.sockets import Frame
 from hanse.experiment import loading
 from hanse.experiment.part_kinds import PART_KINDS, TASK
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.interfaces.halves import Server
+from hanse.federation.interfaces.results import Aggregate, State
 from hanse.observability.json_logs import LogFormat
 from patience import patience
 from real_federation import SILOS, TRUSTING, Federation, federation, free_port
@@ -35,7 +38,8 @@ OUTSIDE = {
     "compression": ["squeezed.py:Squeezed"],
     "objectives": ["mentors.py:Taught", "preference.py:Preference"],
     "mechanisms": [
-        *("noised_mean.py:NoisedMean", "noised_mean.py:NoisedUpdates", "seeded_dp.py:SeededDp"),
+        *("noised_mean.py:NoisedMean", "noised_mean.py:NoisedUpdates"),
+        *("repeatable_dp.py:RepeatableDp", "seeded_dp.py:SeededDp"),
     ],
     "aggregators": ["secure_sum.py:SecureSum", "signed_greetings.py:SignedGreetings"],
 }
@@ -47,6 +51,20 @@ def allowed() -> dict[str, object]:
     others = {setting: [f"{PARTS / name}" for name in names] for setting, names in OUTSIDE.items()}
     allowed_parts = {setting: [*own[setting], *others[setting]] for setting in OUTSIDE}
     return {**TRUSTING, "tasks": TASK.names(), **allowed_parts}
+
+
+@contextlib.contextmanager
+def faltering(falters: int) -> Iterator[None]:
+    """Lets FedAvg fail in a round, before its step."""
+    step = FedAvg.step
+
+    def fails(self: FedAvg, state: State, aggregate: Aggregate, server: Server) -> State:
+        if server.context.round == falters:
+            raise RuntimeError("the server falters")
+        return step(self, state, aggregate, server)
+
+    with mock.patch.object(FedAvg, "step", fails):
+        yield
 
 
 class LastingEngine:
@@ -94,18 +112,26 @@ class StandingFederation:
             rows = {"path": str(parts.data), "public": str(parts.data)}
             parts.silo(name, words, data=rows, policy=allowed())
 
-    def begin(self, experiment: Path, folder: Path, *words: str) -> None:
-        """Let the server run an experiment of three clients in a folder."""
-        self._orders.send((experiment, [*words, "num_clients=3", "cohort=off"], folder))
+    def begin(self, experiment: Path, folder: Path, *words: str, falters: int = 0) -> None:
+        """Let the server run an experiment of three clients in a folder.
+
+        falters: a round in which it ends before the algorithm's step; 0: none.
+        """
+        self._orders.send((experiment, [*words, "num_clients=3", "cohort=off"], folder, falters))
 
     def done(self) -> None:
         """Wait until the run has ended, and has ended well."""
+        trouble = self.trouble()
+        assert trouble is None, trouble
+
+    def trouble(self) -> str | None:
+        """The traceback with which the run has ended, once it has; None if it has ended well."""
         assert self._orders.poll(patience(600)), self.parts.said("server")
         try:
-            trouble = self._orders.recv()
+            trouble: str | None = self._orders.recv()
         except EOFError:
             trouble = self.parts.said("server")
-        assert trouble is None, trouble
+        return trouble
 
     def _serve(self, orders: Connection) -> None:
         """Serve one experiment after another."""
@@ -127,8 +153,9 @@ class StandingFederation:
             # From the second run on its port is busy: with the SuperLink that lasts.
             with mock.patch.multiple(serve, _engine=lasting, refuse_busy=mock.DEFAULT):
                 while True:
-                    experiment, words, folder = orders.recv()
-                    orders.send(self._trouble(address, experiment, words, folder))
+                    experiment, words, folder, falters = orders.recv()
+                    with faltering(falters):
+                        orders.send(self._trouble(address, experiment, words, folder))
 
     def _trouble(
         self, address: serve.Address, experiment: Path, words: list[str], folder: Path

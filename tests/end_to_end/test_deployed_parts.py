@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from hanse.journal import record_files
+from hanse.journal.privacy_record import PRIVACY, PrivacyRecord
+from hanse.journal.run_folder import read_releases
 from real_federation import digest, simulated
 from standing_federation import PARTS, StandingFederation
 
@@ -74,3 +77,30 @@ def test_deployed_toy_ends_in_the_adapter_of_the_simulated_one(
     standing.begin(experiment_file, tmp_path / "deployed", *own)
     standing.done()
     assert digest(tmp_path / "deployed") == expected
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize(
+    "settings", ["{epsilon: 8}", "{epsilon: null, noise_multiplier: 0.2, quantile: 0.5}"]
+)
+def test_a_run_with_noise_that_was_stopped_ends_as_the_simulated_one(
+    standing: StandingFederation, experiment_file: Path, tmp_path: Path, settings: str
+) -> None:
+    """It ends after its noise was drawn and before the step; the same draw is used then."""
+    pytest.importorskip("dp_accounting")
+    words = ["rounds=3", "evaluation.clients=false", f"data.path={standing.parts.data}"]
+    words.append(f"privacy={{{PARTS}/repeatable_dp.py:RepeatableDp: {settings}}}")
+    expected = simulated(experiment_file, tmp_path / "simulated", *words, "num_clients=3")
+    folder = tmp_path / "deployed"
+    standing.begin(experiment_file, folder, *words, falters=2)
+    assert "the server falters" in (standing.trouble() or "")
+    assert [release.round for release in read_releases(folder)] == [1, 2]
+    standing.begin(experiment_file, folder, *words)
+    standing.done()
+    assert digest(folder) == expected
+    assert [release.round for release in read_releases(folder)] == [1, 2, 3]
+    accounts = [
+        record_files.read(tmp_path / run / PRIVACY, PrivacyRecord)
+        for run in ("simulated", "deployed")
+    ]
+    assert accounts[0] is not None and accounts[0] == accounts[1]

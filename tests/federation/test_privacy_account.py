@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from hanse.errors import UserError
 from hanse.federation import noise
@@ -23,6 +22,7 @@ from hanse.journal.run_folder import read_releases, read_rounds
 from hanse.randomness import RoundContext
 from hanse.tensors.named import norm, scale, subtract
 from parts.noised_mean import NoisedMean
+from parts.repeatable_dp import random_bytes
 from stopping import die_at_write, killed
 from toys import Meddler, Outcome, federate, held_out, same, silos, with_tensors
 
@@ -51,12 +51,7 @@ def spent(folder: Path) -> float:
 @pytest.fixture
 def repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise that follows from the round."""
-
-    def drawn(count: int, context: RoundContext) -> bytes:
-        words = torch.randint(-(2**62), 2**62, [count // 8], generator=context.generator("noise"))
-        return words.numpy().tobytes()
-
-    monkeypatch.setattr(noise, "random_bytes", drawn)
+    monkeypatch.setattr(noise, "random_bytes", random_bytes)
 
 
 def test_the_account_of_a_run(tmp_path: Path) -> None:
