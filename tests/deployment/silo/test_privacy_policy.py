@@ -64,6 +64,17 @@ def test_a_job_has_the_privacy_that_a_policy_asks_for(
     assert len(found) == bool(said) and all(said in reason for reason in found)
 
 
+def test_the_number_that_a_clip_norm_follows_may_leave(
+    tmp_path: Path, told: dict[str, Any]
+) -> None:
+    """Else the server would take each update for a clipped one."""
+    told["privacy"] = {"client_dp": {"quantile": 0.5}}
+    for metrics, said in (("", 0), ("metrics: [loss, below_clip]", 0), ("metrics: [loss]", 1)):
+        mine = silo(tmp_path / "a", f"{{{metrics}}}")
+        found = list(settings_refusals(mine.policy, received(dump(told), mine)))
+        assert len(found) == said and all("needs the number below_clip" in each for each in found)
+
+
 @pytest.mark.extras
 def test_more_rounds_cost_more(tmp_path: Path, told: dict[str, Any]) -> None:
     pytest.importorskip("dp_accounting")

@@ -22,7 +22,8 @@ ROW_SETTINGS: tuple[RowSetting, ...] = get_args(RowSetting)
 OUTSIDE = tuple(dict.fromkeys(kind.policy for kind in NAMED if kind.policy))
 
 STEPS = ("steps", "sum_lr", "sum_clipped_lr", "sum_a")
-TRAINING = (*STEPS, "examples", "tokens", "loss", "seconds", "*_seconds")
+PROTECTED = ("below_clip",)  # by a mechanism of privacy, which adds noise to their sum
+TRAINING = (*STEPS, *PROTECTED, "examples", "tokens", "loss", "seconds", "*_seconds")
 
 
 class Privacy(SettingsModel):

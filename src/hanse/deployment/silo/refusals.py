@@ -1,6 +1,6 @@
 """The reasons of a silo's policy against a job: its settings, its base model, its rows."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from hanse.deployment.silo.job import Job, RowCounts
 from hanse.deployment.silo.policy import Policy
@@ -81,12 +81,7 @@ def _parts(policy: Policy, experiment: Experiment) -> Iterator[str]:
         for name in map(spec_name, kind.specs(experiment)):
             if allowed is not None and name not in allowed:
                 yield f"the {kind.setting} {name} is not among {', '.join(allowed)}"
-    for name in build_algorithm(experiment).numbers:
-        if not policy.allows_number(name):
-            yield (
-                f"the algorithm {spec_name(experiment.algorithm)} needs the number {name} of each "
-                "update, which policy.metrics does not let leave"
-            )
+    yield from _numbers(policy, experiment)
     for name in _adapters(experiment):
         if name == "from" and "from" not in (policy.adapters or ()):
             yield "the adapter is to go on from a folder of this machine that the server names"
@@ -97,6 +92,22 @@ def _parts(policy: Policy, experiment: Experiment) -> Iterator[str]:
     for name, task in zip(names, tasks.values(), strict=True):
         if not task.test_only and name not in policy.tasks:
             yield f"the task {name} is not among {', '.join(policy.tasks) or 'those allowed'}"
+
+
+def _numbers(policy: Policy, experiment: Experiment) -> Iterator[str]:
+    """Reasons against numbers that must leave beside the tensors of an update."""
+    needed: dict[str, Sequence[str]] = {
+        f"the algorithm {spec_name(experiment.algorithm)}": build_algorithm(experiment).numbers
+    }
+    for mechanism in build_method(experiment).pipelines.upload.mechanisms:
+        needed[type(mechanism).__name__] = mechanism.numbers
+    for part, names in needed.items():
+        for name in names:
+            if not policy.allows_number(name):
+                yield (
+                    f"{part} needs the number {name} of each update, which policy.metrics does not "
+                    "let leave"
+                )
 
 
 def _sums(policy: Policy, experiment: Experiment) -> Iterator[str]:
