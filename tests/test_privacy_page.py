@@ -53,10 +53,12 @@ def test_the_record_has_the_keys_that_are_named() -> None:
 def test_its_figures_are_computed(epsilon: int) -> None:
     pytest.importorskip("dp_accounting")
     [row] = re.findall(rf"^\| {epsilon} \| (.*) \|$", PAGE, re.M)
-    few, many, *ratios = row.split(" | ")
-    assert (few, many) == tuple(f"{noise_for(epsilon, 1e-5, rounds)}" for rounds in (6, 60))
+    few, many, *ratios = map(float, row.split(" | "))
+    # The noise is the least one within 0.3 %.
     z = noise_for(epsilon, 1e-5, 6)
-    assert ratios == [f"{z * sqrt(10_000) / silos:.2g}" for silos in (10, 100, 1000)]
+    assert [few, many] == pytest.approx([z, noise_for(epsilon, 1e-5, 60)], rel=0.005)
+    expected = [z * sqrt(10_000) / silos for silos in (10, 100, 1000)]
+    assert ratios == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedprox", "fedopt"])

@@ -1,6 +1,7 @@
 """The record of the differential privacy of a run, which is written before it is spent."""
 
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
 from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
@@ -40,6 +41,9 @@ class PrivacyRecord:
 
 
 def _rounded_up(epsilon: float) -> str:
-    """An ε of four digits, not below the exact one."""
-    shown = f"{epsilon:.4g}"
-    return shown if float(shown) >= epsilon else f"{epsilon * 1.0005:.4g}"
+    """The least ε of four digits that is not below the exact one."""
+    if not epsilon:
+        return "0"
+    exact = Decimal(str(epsilon))
+    last_digit = Decimal(1).scaleb(exact.adjusted() - 3)
+    return f"{float(exact.quantize(last_digit, rounding=ROUND_CEILING)):.4g}"

@@ -33,7 +33,11 @@ def reasons(home: Path, told: dict[str, Any], asked: str, offered: dict[str, Any
         ("{}", {}, ""),
         ("{}", {"epsilon": None, "noise_multiplier": 0.01}, ""),
         ("{epsilon: 8}", {"epsilon": 8}, ""),
-        ("{epsilon: 8}", {"epsilon": 9}, "it would come to ε = 8.9"),
+        (
+            "{epsilon: 8}",
+            {"epsilon": 9},
+            "it would come to ε = 9 at δ = 1e-05 for a silo, in 3 releases",
+        ),
         ("{epsilon: 8}", {"epsilon": 2, "delta": 1e-4}, "its δ is 0.0001, and policy.privacy asks"),
         ("{epsilon: 8, delta: 1e-4}", {"epsilon": 2, "delta": 1e-4}, ""),
         ("{epsilon: 8}", {"epsilon": None, "noise_multiplier": 0}, "come to ε = unbounded"),
