@@ -36,7 +36,7 @@ def reasons(home: Path, told: dict[str, Any], asked: str, offered: dict[str, Any
         (
             "{epsilon: 8}",
             {"epsilon": 9},
-            "it would come to ε = 9 at δ = 1e-05 for a silo, in 3 releases",
+            "it would come to ε = ",
         ),
         ("{epsilon: 8}", {"epsilon": 2, "delta": 1e-4}, "its δ is 0.0001, and policy.privacy asks"),
         ("{epsilon: 8, delta: 1e-4}", {"epsilon": 2, "delta": 1e-4}, ""),
@@ -77,6 +77,24 @@ def test_the_number_that_a_clip_norm_follows_may_leave(
         mine = silo(tmp_path / "a", f"{{{metrics}}}")
         found = list(settings_refusals(mine.policy, received(dump(told), mine)))
         assert len(found) == said and all("needs the number below_clip" in each for each in found)
+
+
+@pytest.mark.extras
+def test_noise_that_adds_up_in_sums_is_judged_too(tmp_path: Path, told: dict[str, Any]) -> None:
+    pytest.importorskip("dp_accounting")
+    told["aggregator"] = "secagg"
+    told["privacy"] = {"distributed_gaussian": {"epsilon": 8, "clip": 2}}
+    for asked, said in (
+        ("{unit: silo, epsilon: 8, clip: 2}", []),
+        (
+            "{epsilon: 7}",
+            [" at δ = 1e-05 for a silo, in 3 releases, and policy.privacy asks for at most 7"],
+        ),
+        ("{clip: 1}", ["the clip norm of DistributedGaussian is 2"]),
+    ):
+        mine = silo(tmp_path / "a", f"{{privacy: {asked}}}")
+        found = list(settings_refusals(mine.policy, received(dump(told), mine)))
+        assert len(found) == len(said) and all(a in b for a, b in zip(said, found, strict=True))
 
 
 @pytest.mark.extras

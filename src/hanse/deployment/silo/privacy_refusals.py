@@ -50,16 +50,23 @@ def _none(wanted: Privacy) -> str:
 def _accounted(wanted: Privacy, experiment: Experiment, clients: int, rows: int) -> Iterator[str]:
     """Reasons against what all rounds would cost; clients: of a round, 0 as the experiment says."""
     try:
-        refuse_missing("the ε of a job", "privacy", ["dp_accounting"], "ask for no privacy")
         planned = silos_account(experiment, build_method(experiment), clients, rows)
     except UserError as error:
-        sentence = str(error).removesuffix(".")
-        yield f"its policy.privacy asks for differential privacy, and here {sentence}"
+        yield f"its policy.privacy asks for differential privacy, and here {_sentence(error)}"
         return
     if planned is None:
         yield _none(wanted)
     else:
         yield from _of_account(wanted, planned)
+
+
+def _sentence(error: UserError) -> str:
+    """The reason why there is no account, with a silo's way out if a package is missing."""
+    try:
+        refuse_missing("the ε of a job", "privacy", ["dp_accounting"], "ask for no privacy")
+    except UserError as missing:
+        error = missing
+    return str(error).removesuffix(".")
 
 
 def _of_account(wanted: Privacy, planned: PrivacyRecord) -> Iterator[str]:

@@ -70,6 +70,10 @@ class DistributedGaussian(Mechanism):
                 f"{self.epsilon:g}; leave noise_multiplier out to have it computed."
             )
 
+    @property
+    def largest_clip(self) -> float | None:
+        return self.clip
+
     # ---- the sums of the rule, which decide the grid and each client's share
 
     def beside(self, rule: Aggregator) -> Self:
