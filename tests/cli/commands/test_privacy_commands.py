@@ -66,7 +66,10 @@ def test_check_run_report_and_card_say_what_is_promised(
 ) -> None:
     words = ["privacy={client_dp: {epsilon: 8, delta: 0.5}}", "rounds=2"]
     shown = " ".join(hanse("check", experiment_file, *words).out.split())
-    assert "privacy client_dp promise ε = 7.9" in shown and "at δ = 0.5 for a silo, in 2 releases" in shown
+    assert (
+        "privacy client_dp promise ε = 7.9" in shown
+        and "at δ = 0.5 for a silo, in 2 releases" in shown
+    )
     assert "noise multiplier 0." in shown and "clip norm 1 " in shown
     assert "clip norm 1 The server is trusted" in shown
     assert "delta is 0.5, and one of 3 silos could be given away" in shown

@@ -118,18 +118,34 @@ def test_so_many_rounds_that_nothing_could_be_counted(tmp_path: Path, told: dict
 @pytest.mark.parametrize(
     ("asked", "offered", "said"),
     [
-        ("{unit: row, epsilon: 8, clip: 1}", {"epsilon": 8}, ""),
-        ("{unit: silo}", {"epsilon": 8}, "asks for privacy of a whole silo, and the job's is that"),
-        ("{epsilon: 8}", {"epsilon": 9}, "it would come to a larger ε for its rows, and policy.pr"),
-        ("{clip: 1}", {"clip": 2}, "the clip norm of ExampleDp is 2, and policy.privacy asks for"),
-        ("{noise_multiplier: 50}", {"epsilon": 8}, "its noise multiplier is below 50, which polic"),
+        ("{unit: row, epsilon: 8, clip: 1}", {"noise_multiplier": 20}, ""),
+        (
+            "{unit: silo}",
+            {"noise_multiplier": 20},
+            "asks for privacy of a whole silo, and the job's is that",
+        ),
+        (
+            "{epsilon: 8}",
+            {"noise_multiplier": 0.5},
+            "it would come to a larger ε for its rows, and policy.pr",
+        ),
+        (
+            "{clip: 1}",
+            {"noise_multiplier": 20, "clip": 2},
+            "the clip norm of ExampleDp is 2, and policy.privacy asks for",
+        ),
+        (
+            "{noise_multiplier: 50}",
+            {"noise_multiplier": 20},
+            "its noise multiplier is below 50, which polic",
+        ),
     ],
 )
 def test_the_privacy_of_rows_is_judged_once_they_are_counted(
     tmp_path: Path, told: dict[str, Any], asked: str, offered: dict[str, Any], said: str
 ) -> None:
     pytest.importorskip("dp_accounting")
-    told["privacy"] = {"example_dp": offered}
+    told["privacy"] = {"example_dp": {"epsilon": None, **offered}}
     mine = silo(tmp_path / "a", f"{{privacy: {asked}}}")
     job = received(dump(told), mine)
     assert bool([*settings_refusals(mine.policy, job)]) == ("clip norm" in said)
