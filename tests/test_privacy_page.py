@@ -13,6 +13,7 @@ from hanse.federation.aggregators.mean import Mean
 from hanse.federation.compatibility import check
 from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.federation.privacy.client_dp import ClientDp
+from hanse.federation.privacy.example_dp import ExampleDp
 from hanse.journal.privacy_record import PrivacyRecord
 from samples import ROOT
 
@@ -33,6 +34,11 @@ def shown(default: object) -> str:
 def test_its_settings_have_their_defaults() -> None:
     expected = {field.name: shown(field.default) for field in fields(ClientDp)}
     assert table("Settings") == expected
+
+
+def test_settings_of_rows_have_their_defaults() -> None:
+    expected = {field.name: shown(field.default) for field in fields(ExampleDp)}
+    assert table("Rows in place of silos") == expected
 
 
 def test_a_silos_demands_have_their_defaults() -> None:

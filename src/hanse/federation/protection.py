@@ -72,7 +72,7 @@ def _check_training(algorithm: Algorithm, mechanism: Mechanism) -> None:
             f"{hiding} hides each row in one training, and {name} may read rows beside it; choose "
             "another algorithm, such as fedavg or fedprox, or privacy: none."
         )
-    for number in set(algorithm.numbers) - set(mechanism.numbers):
+    for number in set(algorithm.numbers) - set(mechanism.public):
         raise UserError(
             f"{name} needs {number} of each client, which {hiding} withholds; choose another "
             "algorithm, such as fedavg or fedprox, or privacy: none."

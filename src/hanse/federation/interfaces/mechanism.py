@@ -28,6 +28,8 @@ class Mechanism(Transform):
 
     # Clients score nothing on their own rows, since nothing would protect these scores.
     withholds_scores: ClassVar[bool] = True
+    # Numbers that an update keeps if it has them, since they follow from settings and row counts.
+    public: ClassVar[tuple[str, ...]] = ()
     # It protects the rows of each silo in its training; the algorithm trains by one `fit` alone.
     protects_rows: ClassVar[bool] = False
     # Encoded updates are tensors of integers, of the weight 1, for a rule that adds them.

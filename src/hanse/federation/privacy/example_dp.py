@@ -30,8 +30,6 @@ from hanse.tensors.serialization import Numbers
 
 SETTING = "privacy.example_dp."
 SHORTER = 1e-7  # relative, for rounding: no clipped gradient is longer than the clip norm
-# Numbers of an update that follow from the settings and the number of rows alone.
-PUBLIC = ("steps", "sum_lr", "sum_clipped_lr", "sum_a")
 ASSUMPTIONS = (
     "Each silo protects its rows by itself: the promise rests on the silo's machine, not on the "
     "server, which may see every update.",
@@ -66,6 +64,7 @@ class ExampleDp(Mechanism):
     linear: ClassVar[bool] = True
     lossless: ClassVar[bool] = True
     payloads: ClassVar[tuple[str, ...]] = ("change", "factors")
+    public: ClassVar[tuple[str, ...]] = ("steps", "sum_lr", "sum_clipped_lr", "sum_a")
     protects_rows: ClassVar[bool] = True
 
     # ε of each silo's rows in the whole run; None: as the noise makes it.
@@ -92,10 +91,6 @@ class ExampleDp(Mechanism):
             )
 
     @property
-    def numbers(self) -> tuple[str, ...]:
-        return PUBLIC
-
-    @property
     def largest_clip(self) -> float | None:
         return self.clip
 
@@ -110,7 +105,7 @@ class ExampleDp(Mechanism):
     def encode(
         self, update: Update, memory: Memory, state: Tensors, context: RoundContext
     ) -> Update:
-        kept = {name: value for name, value in update.numbers.items() if name in PUBLIC}
+        kept = {name: value for name, value in update.numbers.items() if name in self.public}
         return replace(update, numbers=kept)
 
     def decode(self, update: Update, state: Tensors, context: RoundContext) -> Update:
