@@ -4,8 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from hanse.lazy_imports import lazy_imports
+
+with lazy_imports():
+    import torch
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class RowProtection(ABC):
         """The rows of the next step; may be none."""
 
     @abstractmethod
-    def shares(self, norms: Tensor) -> Tensor:
+    def shares(self, norms: "torch.Tensor") -> "torch.Tensor":
         """(rows,) the factor sᵢ of each row's gradient, from its norm, in float64."""
 
     @abstractmethod
-    def noise(self, shape: torch.Size) -> Tensor:
+    def noise(self, shape: "torch.Size") -> "torch.Tensor":
         """Noise for the sum of one parameter's gradients, in float64."""
