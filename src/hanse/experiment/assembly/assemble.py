@@ -22,6 +22,7 @@ from hanse.experiment.assembly.resources import (
     outputs,
     replaced_head,
 )
+from hanse.experiment.assembly.schedule import schedule_of
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 from hanse.federation.client import ClientEndpoint
 from hanse.federation.client_memory import MemoryStore
@@ -33,7 +34,6 @@ from hanse.federation.interfaces.transport import Transport
 from hanse.federation.messages import ClientProfile
 from hanse.federation.method import Method
 from hanse.federation.run import Run
-from hanse.federation.schedule import Schedule
 from hanse.journal import yaml_text
 from hanse.journal.run_folder import Journal
 from hanse.learners.adapted_model import AdaptedModel
@@ -113,7 +113,7 @@ class Simulation:
         def learner(context: RoundContext, optimizer_state: Memory) -> AdaptedModel:
             return self.learner.for_request(context, optimizer_state)
 
-        schedule = _schedule(self.experiment, transport)
+        schedule = schedule_of(self.experiment, transport)
         parts = (schedule, self.method, transport, learner, self.tasks, journal)
         sampling = partial(privacy.sampling, self.experiment)
         return Run(*parts, self.experiment.compression.collect, sampling=sampling)
@@ -161,29 +161,6 @@ class Simulation:
         )
 
 
-def _schedule(experiment: Experiment, transport: Transport) -> Schedule:
-    """The schedule of a run. Without links simulated clients always answer; they are trusted."""
-    evaluation, deployment = experiment.evaluation, experiment.deployment
-    schedule = Schedule(
-        rounds=experiment.rounds,
-        seed=experiment.seed,
-        fraction_train=experiment.fraction_train,
-        validate_every=evaluation.validate_every,
-        test=evaluation.test,
-        evaluate_clients=evaluation.clients and experiment.data.client_test > 0,
-        participants=tuple(experiment.participant_names),
-    )
-    if not transport.timed:
-        return schedule
-    return replace(
-        schedule,
-        deadline=deployment.deadline,
-        quorum=deployment.needed(len(experiment.participant_names)),
-        over_selection=deployment.over_selection,
-        max_norm_ratio=deployment.max_norm_ratio if transport.remote else None,
-    )
-
-
 def _train_alone(member: Member) -> TrainResult:
     """Train one client as a batch of its own, which computes like every other batch."""
     return train([member])[0]
@@ -203,11 +180,7 @@ def simulate(
     only: the clients that are assembled; the others are on other machines.
     begun: whether data.labels already has the labels in the order of the model's outputs.
     """
-    method = build_method(experiment)  # raises UserError before anything is loaded
-    if not only:  # a silo is not told of the others
-        refuse_unserved(experiment, timed=only is not None or experiment.has_links)
-        privacy.require(experiment, method)
-    in_place.refuse_unfit(experiment)
+    method = _served_method(experiment, only)  # raises UserError before anything is loaded
     experiment = in_place.prepared(experiment)
     (resources := resources or Resources()).clear_adapters()  # those of an earlier run
     dataset = dataset or resources.dataset(experiment)
@@ -230,12 +203,29 @@ def simulate(
     holders = Holders(resources, examples, used)
     learner, differ = _server(holders, experiment), build_algorithm(experiment).clients_may_differ
     clients = {n: _simulated_client(holders, learner, n, experiment, differ) for n in settings}
-    notes += in_place.remarks(experiment) + method_remarks(experiment, only is None)
-    notes += [] if only else privacy.remarks(experiment, method, learner.parameters())
-    notes += [ALONE] * (only is None and _is_alone(experiment))
+    notes += _notes(experiment, method, learner, only)
     unread = client_examples.unread_columns(rows, learner.backbone.head.reads)
     remarks = (*dataset.remarks, *unread, *_cut(examples, experiment, learner, clients), *notes)
     return Simulation(experiment, resources, replace(dataset, remarks=remarks), learner, clients)
+
+
+def _served_method(experiment: Experiment, only: Collection[str] | None) -> Method:
+    """The method; raises UserError if this run cannot be served by it."""
+    method = build_method(experiment)
+    if not only:  # a silo is not told of the others
+        refuse_unserved(experiment, timed=only is not None or experiment.has_links)
+        privacy.require(experiment, method)
+    in_place.refuse_unfit(experiment)
+    return method
+
+
+def _notes(
+    experiment: Experiment, method: Method, learner: AdaptedModel, only: Collection[str] | None
+) -> list[str]:
+    """Remarks on the method; `only` as in `simulate`."""
+    notes = in_place.remarks(experiment) + method_remarks(experiment, only is None)
+    notes += [] if only else privacy.remarks(experiment, method, learner.parameters())
+    return notes + [ALONE] * (only is None and _is_alone(experiment))
 
 
 def _is_alone(experiment: Experiment) -> bool:
