@@ -67,6 +67,15 @@ def test_settings_come_from_the_spec() -> None:
     assert type(build("federation/algorithms", "fedavg")) is FedAvg
 
 
+def test_the_word_none_leaves_a_setting_out_where_it_is_no_text() -> None:
+    lora = build("learners/adapters", {"lora": {"layers_to_transform": "none"}})
+    assert lora.layers_to_transform is None
+    with pytest.raises(UserError, match="lora.r is 'none'"):
+        build("learners/adapters", {"lora": {"r": "none"}})
+    by_key = build("data/partitioners", {"key": {"column": "none"}})
+    assert by_key.column == "none"
+
+
 def test_a_settings_type_is_shown_as_a_person_would_write_it() -> None:
     shown = {setting.name: setting.type for setting in settings(find("evaluation", "generation"))}
     assert shown["metrics"] == "list of exact_match | rouge_l | chrf"

@@ -115,7 +115,7 @@ def build(folder: str, spec: str | Mapping[str, Any]) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{name}.{key} is {value}; it must be a finite number.")
     try:
-        return TypeAdapter(part).validate_python(dict(settings))
+        return TypeAdapter(part).validate_python(_with_none(part, settings))
     except PydanticUserError as error:  # an annotation that means nothing
         raise UserError(f"the settings of {name} cannot be read: {error.message}") from error
     except ValidationError as error:
@@ -185,6 +185,17 @@ def settings(part: type) -> list[Setting]:
         default = field.metadata.get("description", default)
         result.append(Setting(field.name, _readable(field.type), default))
     return result
+
+
+def _with_none(part: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with None for the word none, where None is allowed and no text is."""
+    kinds = {field.name: _readable(field.type).split(" | ") for field in fields(part)}
+    left_out = {
+        key
+        for key, value in settings.items()
+        if value == "none" and "None" in kinds[key] and not {"str", "none"} & {*kinds[key]}
+    }
+    return {key: None if key in left_out else value for key, value in settings.items()}
 
 
 def _readable(kind: Any) -> str:
