@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from hanse.errors import UserError
-from hanse.federation.accounting.epsilon import GaussianReleases, by_renyi_divergence, epsilon
+from hanse.federation.accounting.epsilon import STEP, GaussianReleases, by_renyi_divergence, epsilon
 from hanse.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -14,6 +14,7 @@ with lazy_imports():
 LEAST_NOISE, MOST_NOISE = 0.02, 10_000.0  # noise multipliers that are considered
 ACCURACY = 1e-3  # relative, of a noise multiplier
 MOST_ROUNDS = 10**7
+COARSE, COARSEST = 2.5e-4, 5e-3  # step of the privacy loss, by ε, in the search for the noise
 CLOSE = 0.93  # the noise that loss distributions ask for ÷ that of Rényi divergences, roughly
 
 
@@ -27,10 +28,10 @@ def noise_for(
     Raises UserError if no noise multiplier up to MOST_NOISE is enough, and says for how many rounds
     the largest would be.
     """
-    count = rounds * steps
+    count, coarse = rounds * steps, min(max(STEP, COARSE * budget), COARSEST)
 
-    def excess(logarithm: float) -> float:
-        spent = epsilon([GaussianReleases(math.exp(logarithm), sampling, count)], delta)
+    def excess(logarithm: float, step: float = coarse) -> float:
+        spent = epsilon([GaussianReleases(math.exp(logarithm), sampling, count)], delta, step)
         return math.log(max(spent, 1e-12) / budget)
 
     if excess(math.log(MOST_NOISE)) > 0:
@@ -42,7 +43,7 @@ def noise_for(
     guess = _guess(budget, delta, count, sampling)
     found = _root(excess, math.log(min(MOST_NOISE, max(LEAST_NOISE, guess))))
     noise = _rounded_up(math.exp(found))
-    while excess(math.log(noise)) > 0:
+    while excess(math.log(noise), STEP) > 0:
         noise = _rounded_up(noise * (1 + ACCURACY))
     return noise
 

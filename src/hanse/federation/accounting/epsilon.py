@@ -50,12 +50,13 @@ class GaussianReleases:
             raise ValueError(f"the sampling probability {self.sampling} is not between 0 and 1")
 
 
-def epsilon(releases: Iterable[GaussianReleases], delta: float) -> float:
+def epsilon(releases: Iterable[GaussianReleases], delta: float, step: float = STEP) -> float:
     """The least ε, to numerical error upwards, for which all releases together have (ε, δ)-DP.
 
-    inf if one of them has no noise, or hardly any. Raises UserError without dp-accounting, and
-    RuntimeError if the figure is above that of Rényi divergences (Mironov 2017, 1702.07476), which
-    is an upper bound.
+    inf if one of them has no noise, or hardly any.
+    step: of the privacy loss; a larger one is faster, and the figure is a little higher.
+    Raises UserError without dp-accounting, and RuntimeError if the figure is above that of Rényi
+    divergences (Mironov 2017, 1702.07476), which is an upper bound.
     """
     if not LEAST_DELTA <= delta < 1:
         raise ValueError(f"delta {delta} is not between {LEAST_DELTA:g} and 1")
@@ -67,7 +68,7 @@ def epsilon(releases: Iterable[GaussianReleases], delta: float) -> float:
         return math.inf
     if _largest_loss(sum(map(_precision, total))) > MOST_LOSS:
         return math.inf
-    return _epsilon(total, delta)
+    return _epsilon(total, delta, step)
 
 
 def require_accountant() -> None:
@@ -77,9 +78,9 @@ def require_accountant() -> None:
 
 
 @lru_cache(maxsize=4096)
-def _epsilon(releases: tuple[GaussianReleases, ...], delta: float) -> float:
+def _epsilon(releases: tuple[GaussianReleases, ...], delta: float, step: float) -> float:
     """The same for releases that are sorted and not equal to each other, with noise."""
-    spent = _by_loss_distribution(releases, delta)
+    spent = _by_loss_distribution(releases, delta, step)
     bound = by_renyi_divergence(releases, delta)
     if spent > SLACK * bound + LEAST:
         raise RuntimeError(
@@ -97,8 +98,8 @@ def by_renyi_divergence(releases: Sequence[GaussianReleases], delta: float) -> f
     return float(accountant.get_epsilon(delta))
 
 
-def _by_loss_distribution(releases: Sequence[GaussianReleases], delta: float) -> float:
-    accountant = pld.PLDAccountant(value_discretization_interval=_step(releases))
+def _by_loss_distribution(releases: Sequence[GaussianReleases], delta: float, step: float) -> float:
+    accountant = pld.PLDAccountant(value_discretization_interval=_step(releases, step))
     for release in releases:
         accountant.compose(_event(release), release.count)
     return float(accountant.get_epsilon(delta))
@@ -128,11 +129,11 @@ def _grouped(releases: Iterable[GaussianReleases]) -> tuple[GaussianReleases, ..
     return (*whole, *(GaussianReleases(z, q, n) for (q, z), n in sorted(sampled.items())))
 
 
-def _step(releases: Sequence[GaussianReleases]) -> float:
-    """A step of the privacy loss, a multiple of STEP, with at most about MOST_STEPS of them."""
+def _step(releases: Sequence[GaussianReleases], step: float) -> float:
+    """A multiple of this step of the privacy loss, with at most about MOST_STEPS of them."""
     single = max(_largest_loss(release.noise_multiplier**-2) for release in releases)
     composed = _largest_loss(sum(map(_precision, releases)))
-    return STEP * math.ceil(max(single, composed, 1.0) / (STEP * MOST_STEPS))
+    return step * math.ceil(max(single, composed, 1.0) / (step * MOST_STEPS))
 
 
 def _largest_loss(precision: float) -> float:
