@@ -81,6 +81,7 @@ def repeatable(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 def test_drop_outs_leave_the_mean_of_clipped_updates(
     tmp_path: Path, silent: None, phase: str
 ) -> None:
+    pytest.importorskip("dp_accounting")  # for client_dp beside it
     gone = ("c2", "c5", "c9")
 
     def lost(client: str, kind: str, round: int) -> bool:

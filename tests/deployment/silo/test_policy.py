@@ -246,7 +246,7 @@ def test_a_policy_that_names_a_file_that_is_not_there(tmp_path: Path) -> None:
         ("{}", {"participants": ["silo-1"]}, "1 silos train in a round, and it asks for 2"),
         ("{}", {"fraction_train": 0.1}, "1 silos train in a round, and it asks for 2"),
         ("{}", {"data.pooled": True}, "1 silos train in a round, and it asks for 2"),
-        ("{privacy: {epsilon: 8, clip: 1}}", {}, "differential privacy (clip ≤ 1, epsilon ≤ 8)"),
+        ("{privacy: {epsilon: 8, clip: 1}}", {}, "it asks for differential privacy (ε ≤ 8"),
         (
             "{}",
             {"objective": "sft", "evaluation.tasks": [{"generation": {"costly": False}}]},

@@ -244,7 +244,7 @@ def _filtered(rows: list[Row], filter: Mapping[str, str], path: str, section: st
         rows = [row for row in rows if row.fields.get(column) == value]
         if not rows:
             raise UserError(
-                f"{section}.filter: no row of {path} has {column} {value!r}; it has "
+                f"{section}.filter: no row of {path} has {column} {value!r:.200}; it has "
                 f"{listed(dict.fromkeys(values))}."
             )
     return rows
