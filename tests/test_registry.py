@@ -70,7 +70,7 @@ def test_settings_come_from_the_spec() -> None:
 def test_the_word_none_leaves_a_setting_out_where_it_is_no_text() -> None:
     lora = build("learners/adapters", {"lora": {"layers_to_transform": "none"}})
     assert lora.layers_to_transform is None
-    with pytest.raises(UserError, match="lora.r is 'none'"):
+    with pytest.raises(UserError, match=r"lora.r is 'none'"):
         build("learners/adapters", {"lora": {"r": "none"}})
     by_key = build("data/partitioners", {"key": {"column": "none"}})
     assert by_key.column == "none"
