@@ -72,7 +72,7 @@ def worst(
 def planned(
     method: Method, context: RoundContext, samplings: Collection[Sampling] = ()
 ) -> PrivacyRecord | None:
-    """What the run will have cost after all of its rounds; None if nothing is promised.
+    """The cost of the run after all of its rounds; None if nothing is promised.
 
     context: with the numbers of rounds and of clients. samplings: of silos; the largest account
         counts, if the mechanism protects their rows.

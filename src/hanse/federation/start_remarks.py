@@ -1,4 +1,4 @@
-"""What a server says of a run before its first round."""
+"""Log lines of a server on the limits of a run, before its first round."""
 
 import logging
 

@@ -19,5 +19,5 @@ def privacy(record: PrivacyRecord | None) -> str:
 
 
 def assumptions(record: PrivacyRecord | None) -> tuple[str, ...]:
-    """What a promise of privacy rests on, a sentence each; empty without a promise."""
+    """The grounds of a promise of privacy, a sentence each; empty without a promise."""
     return record.assumptions if record and record.epsilon is not None else ()

@@ -43,7 +43,7 @@ class Privacy(SettingsModel):
 
     @property
     def figures(self) -> list[str]:
-        """What is required, in a few words each; empty if nothing is."""
+        """The requirements, in a few words each; empty if nothing is."""
         words = {
             f"for a {self.unit}": self.unit,
             f"ε ≤ {self.epsilon or 0:g} at δ ≤ {self.delta:g}": self.epsilon,

@@ -126,7 +126,7 @@ def sampling(experiment: Experiment, profile: ClientProfile) -> Sampling:
 def planned_account(
     experiment: Experiment, method: Method, profiles: Collection[ClientProfile]
 ) -> PrivacyRecord | None:
-    """What all rounds of this experiment will cost together; None if nothing is promised.
+    """The cost of all rounds of this experiment together; None if nothing is promised.
 
     profiles: of all clients; the largest account of a silo counts, if rows are hidden there.
     Raises UserError without dp-accounting, and for a budget that cannot be kept.
