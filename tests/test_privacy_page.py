@@ -10,7 +10,7 @@ from hanse.deployment.silo.policy import Privacy
 from hanse.experiment.part_kinds import ALGORITHM
 from hanse.federation.accounting.calibration import noise_for
 from hanse.federation.aggregators.mean import Mean
-from hanse.federation.compatibility import check
+from hanse.federation.compatibility.parts import check
 from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.federation.privacy.client_dp import ClientDp
 from hanse.federation.privacy.example_dp import ExampleDp

@@ -8,7 +8,7 @@ import pytest
 from hanse.errors import UserError
 from hanse.experiment.part_kinds import ALGORITHM
 from hanse.federation.aggregators.secagg import SecAgg
-from hanse.federation.compatibility import check
+from hanse.federation.compatibility.parts import check
 from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.federation.privacy.distributed_gaussian import DistributedGaussian
 from hanse.federation.secure_sums.server_half import BOX, SHARE

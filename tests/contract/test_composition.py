@@ -20,7 +20,7 @@ from hanse.federation.algorithms.fedkseed import FedKSeed
 from hanse.federation.algorithms.fedkseed_sums import FedKSeedSums
 from hanse.federation.algorithms.fednova import FedNova
 from hanse.federation.algorithms.hetlora import HetLoRA
-from hanse.federation.compatibility import check
+from hanse.federation.compatibility.parts import check
 from hanse.federation.compression.bf16 import BF16
 from hanse.federation.compression.fp16 import FP16
 from hanse.federation.compression.int8 import Int8

@@ -16,7 +16,7 @@ from hanse import registry
 from hanse.errors import UserError
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.aggregators.secagg import SecAgg
-from hanse.federation.compatibility import check
+from hanse.federation.compatibility.parts import check
 from hanse.federation.interfaces.aggregator import Aggregator, Exchange
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.declarations import EVERYTHING

@@ -13,7 +13,7 @@ from torch import Tensor
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.algorithms.fednova import FedNova
-from hanse.federation.compatibility import check
+from hanse.federation.compatibility.parts import check
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import ClientProfile, Reply, Update

@@ -13,7 +13,7 @@ from hanse.federation.algorithms.diloco import DiLoCo
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.algorithms.fedkseed import FedKSeed
 from hanse.federation.algorithms.flexlora import FlexLoRA
-from hanse.federation.compatibility import check
+from hanse.federation.compatibility.parts import check
 from hanse.federation.compression.bf16 import BF16
 from hanse.federation.compression.identity import Identity
 from hanse.federation.compression.int4 import Int4

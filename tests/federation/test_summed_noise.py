@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from hanse.errors import UserError
-from hanse.federation import noise
 from hanse.federation.accounting.concentrated import spent
+from hanse.federation.accounting.run_account import planned
 from hanse.federation.aggregators.secagg import SecAgg
 from hanse.federation.algorithms.fedavg import FedAvg
-from hanse.federation.distributed_noise import discrete_gaussian as sampler
 from hanse.federation.interfaces.aggregator import Exchange, TooFewClientsError
 from hanse.federation.interfaces.results import Aggregate
 from hanse.federation.messages import ClientProfile
+from hanse.federation.noise import discrete_gaussian as sampler
+from hanse.federation.noise import os_noise
 from hanse.federation.privacy.client_dp import ClientDp
 from hanse.federation.privacy.distributed_gaussian import DistributedGaussian
-from hanse.federation.privacy_account import planned
 from hanse.journal import record_files
 from hanse.journal.privacy_record import PRIVACY, PrivacyRecord
 from hanse.journal.run_folder import read_releases
@@ -73,7 +73,7 @@ def repeatable(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         fresh = np.random.default_rng(context.derive("noise"))
         return streams.setdefault(key, fresh).bytes(count)
 
-    monkeypatch.setattr(noise, "random_bytes", drawn)
+    monkeypatch.setattr(os_noise, "random_bytes", drawn)
     return streams.clear
 
 

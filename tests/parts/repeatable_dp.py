@@ -5,8 +5,8 @@ from unittest import mock
 
 import torch
 
-from hanse.federation import noise
 from hanse.federation.interfaces.results import Aggregate
+from hanse.federation.noise import os_noise
 from hanse.federation.privacy.client_dp import ClientDp
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Tensors
@@ -25,5 +25,5 @@ class RepeatableDp(ClientDp):
     def finish(
         self, aggregate: Aggregate, state: Tensors, context: RoundContext
     ) -> tuple[Aggregate, Tensors]:
-        with mock.patch.object(noise, "random_bytes", random_bytes):
+        with mock.patch.object(os_noise, "random_bytes", random_bytes):
             return super().finish(aggregate, state, context)

@@ -6,6 +6,7 @@ from typing import Any
 
 from hanse.errors import UserError
 from hanse.federation import constants
+from hanse.federation.accounting.silo_account import admit_training
 from hanse.federation.client_memory import LostMemory, MemoryStore
 from hanse.federation.client_scores import refuse_scores, scores
 from hanse.federation.constants import MOST, Constants, ConstantStore
@@ -36,7 +37,6 @@ from hanse.federation.releases import (
     release_key,
 )
 from hanse.federation.request_digest import request_digest
-from hanse.federation.silo_account import admit_training
 from hanse.journal.commitments import Commitments
 from hanse.observability.requests import log_event
 from hanse.randomness import RoundContext

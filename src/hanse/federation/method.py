@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hanse.federation import sums
-from hanse.federation.compatibility import check
+from hanse.federation.compatibility.parts import check
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.declarations import NUMBERS

@@ -13,17 +13,17 @@ from functools import partial
 from itertools import count
 
 from hanse.errors import UserError
-from hanse.federation import too_few
+from hanse.federation.accounting.run_account import admit_round
 from hanse.federation.client_sampling import fewest_replies, fraction_asked, sample, taking_part
 from hanse.federation.constants import FOLDER, ConstantStore
 from hanse.federation.delivery import files
 from hanse.federation.evaluation import evaluate
+from hanse.federation.exchange import too_few
 from hanse.federation.exchange.round import RoundExchange, open_round
 from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.interfaces.declarations import IN_AGGREGATE
 from hanse.federation.interfaces.results import Aggregate, Memory, State
 from hanse.federation.messages import ClientProfile
-from hanse.federation.privacy_account import admit_round
 from hanse.federation.releases import finish_once, mechanisms
 from hanse.federation.run import Run
 from hanse.federation.server_state import ServerState

@@ -9,7 +9,7 @@ from hanse.errors import UserError
 from hanse.federation.aggregators.geometric_median import GeometricMedian
 from hanse.federation.algorithms.flexlora import FlexLoRA
 from hanse.federation.algorithms.hetlora import HetLoRA
-from hanse.federation.compatibility import check
+from hanse.federation.compatibility.parts import check
 from hanse.federation.messages import Update
 from hanse.tensors.low_rank import A, B, layers
 

@@ -13,7 +13,7 @@ from hanse import registry
 from hanse.errors import UserError
 from hanse.federation.aggregators.trimmed_mean import TrimmedMean
 from hanse.federation.algorithms.fedavg import FedAvg
-from hanse.federation.compatibility import check
+from hanse.federation.compatibility.parts import check
 from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.robust.rule import CountingRule, RobustRule
 from toys import Meddler, federate, silos

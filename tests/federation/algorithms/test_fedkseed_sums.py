@@ -15,7 +15,7 @@ from hanse.errors import UserError
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedkseed import FedKSeed
 from hanse.federation.algorithms.fedkseed_sums import FedKSeedSums, lone_share
-from hanse.federation.compatibility import check
+from hanse.federation.compatibility.parts import check
 from hanse.federation.compression.rand_k import RandK
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Client, Server

@@ -13,7 +13,7 @@ from hanse import registry
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.codecs.quantizer import Quantizer
-from hanse.federation.compatibility import check
+from hanse.federation.compatibility.parts import check
 from hanse.federation.compression.fp16 import FP16
 from hanse.federation.compression.int4 import Int4
 from hanse.federation.compression.int8 import Int8

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from hanse.errors import UserError
-from hanse.federation import noise
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.algorithms.fednova import FedNova
 from hanse.federation.algorithms.flora import FLoRA
-from hanse.federation.clipping import clipped
-from hanse.federation.compatibility import check
+from hanse.federation.compatibility.parts import check
 from hanse.federation.compression.powersgd import PowerSGD
 from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.messages import Update
+from hanse.federation.noise import os_noise
+from hanse.federation.noise.clipping import clipped
 from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.federation.privacy.client_dp import BELOW, CLIP, ClientDp
 from hanse.randomness import RoundContext
@@ -151,21 +151,21 @@ def test_noise_is_the_systems() -> None:
 
 
 def test_gaussian_noise() -> None:
-    drawn = noise.gaussian(torch.Size([1000, 1001]), CONTEXT)
+    drawn = os_noise.gaussian(torch.Size([1000, 1001]), CONTEXT)
     assert drawn.dtype == torch.float64 and drawn.shape == (1000, 1001)
     assert abs(float(drawn.mean())) < 0.005 and abs(float(drawn.std()) - 1) < 0.005
     for limit, share in ((1.0, 0.6827), (2.0, 0.9545), (4.0, 0.99994)):
         assert float((drawn.abs() < limit).double().mean()) == pytest.approx(share, abs=0.002)
     halves = drawn.reshape(-1)[: 2 * 500_500].reshape(2, -1)
     assert abs(float(torch.corrcoef(halves)[0, 1])) < 0.01  # both halves of Box and Muller's pairs
-    assert noise.gaussian(torch.Size([0]), CONTEXT).numel() == 0
-    assert noise.gaussian(torch.Size([]), CONTEXT).shape == ()
+    assert os_noise.gaussian(torch.Size([0]), CONTEXT).numel() == 0
+    assert os_noise.gaussian(torch.Size([]), CONTEXT).shape == ()
 
 
 def test_bytes_that_are_all_alike_make_no_infinite_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     for byte in (b"\x00", b"\xff"):
-        monkeypatch.setattr(noise, "random_bytes", lambda count, context, b=byte: b * count)
-        assert bool(torch.isfinite(noise.gaussian(torch.Size([7]), CONTEXT)).all())
+        monkeypatch.setattr(os_noise, "random_bytes", lambda count, context, b=byte: b * count)
+        assert bool(torch.isfinite(os_noise.gaussian(torch.Size([7]), CONTEXT)).all())
 
 
 def test_rounding_of_the_mean_is_hidden_too() -> None:
@@ -190,7 +190,7 @@ def silent(shape: torch.Size, context: RoundContext) -> Tensor:
 
 
 def test_the_clip_norm_follows_the_quantile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(noise, "gaussian", silent)
+    monkeypatch.setattr(os_noise, "gaussian", silent)
     part, norms = adaptive(), (0.2, 1.0, 2.0, 3.0, 9.0)
     state = part.init({})
     for _ in range(150):
@@ -212,7 +212,7 @@ def test_the_clip_norm_follows_the_quantile(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_missing_clients_count_half(monkeypatch: pytest.MonkeyPatch) -> None:
     """Σ (bₖ − ½) of those that answered: nobody's absence moves it by more than a half."""
-    monkeypatch.setattr(noise, "gaussian", silent)
+    monkeypatch.setattr(os_noise, "gaussian", silent)
     part = adaptive()
     for answered in (1, 3, 5):
         aggregate = Aggregate(

@@ -12,21 +12,20 @@ import torch
 from torch import Tensor
 
 from hanse.errors import UserError
-from hanse.federation import noise
 from hanse.federation.accounting.concentrated import spent
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.aggregators.secagg import SecAgg
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.algorithms.fednova import FedNova
-from hanse.federation.compatibility import check
+from hanse.federation.compatibility.parts import check
 from hanse.federation.compression.powersgd import PowerSGD
 from hanse.federation.compression.rand_k import RandK
-from hanse.federation.distributed_noise import whole_steps
-from hanse.federation.distributed_noise.discrete_gaussian import discrete_gaussian
-from hanse.federation.distributed_noise.rotation import rotate_back
-from hanse.federation.distributed_noise.whole_steps import Steps
 from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.messages import Update
+from hanse.federation.noise import os_noise, whole_steps
+from hanse.federation.noise.discrete_gaussian import discrete_gaussian
+from hanse.federation.noise.rotation import rotate_back
+from hanse.federation.noise.whole_steps import Steps
 from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.federation.privacy.client_dp import ClientDp
 from hanse.federation.privacy.distributed_gaussian import PADDING, DistributedGaussian
@@ -383,7 +382,7 @@ def test_the_seeds_bytes_of_a_test_make_it_repeatable(monkeypatch: pytest.Monkey
     for _ in range(2):
         generator = np.random.default_rng(0)
         monkeypatch.setattr(
-            noise, "random_bytes", lambda count, context, g=generator: g.bytes(count)
+            os_noise, "random_bytes", lambda count, context, g=generator: g.bytes(count)
         )
         results.append(flat(encoded(part, sent).tensors))
     assert torch.equal(*results)

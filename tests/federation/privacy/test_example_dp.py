@@ -13,22 +13,22 @@ import torch
 from torch import Tensor
 
 from hanse.errors import UserError
-from hanse.federation import noise
 from hanse.federation.accounting.epsilon import GaussianReleases, epsilon
+from hanse.federation.accounting.run_account import planned
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.ditto import Ditto
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.algorithms.fednova import FedNova
 from hanse.federation.algorithms.fedprox import FedProx
 from hanse.federation.client import ClientEndpoint, respond
-from hanse.federation.compatibility import check
+from hanse.federation.compatibility.parts import check
 from hanse.federation.compression.int8 import Int8
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.row_protection import Sampling
 from hanse.federation.messages import Instruction, Reply, Request, Update
+from hanse.federation.noise import os_noise
 from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.federation.privacy.example_dp import ClippedRows, ExampleDp
-from hanse.federation.privacy_account import planned
 from hanse.journal import record_files
 from hanse.journal.privacy_record import PRIVACY, PrivacyRecord
 from hanse.journal.run_folder import read_releases
@@ -85,7 +85,7 @@ def repeatable(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         draw = generators.setdefault(context, context.generator("noise"))
         return torch.randint(-(2**62), 2**62, [count // 8], generator=draw).numpy().tobytes()
 
-    monkeypatch.setattr(noise, "random_bytes", drawn)
+    monkeypatch.setattr(os_noise, "random_bytes", drawn)
     return generators.clear
 
 

@@ -8,12 +8,12 @@ from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.named_models import Examples
 from hanse.experiment.assembly.resources import adapter_settings
 from hanse.experiment.schema import Experiment, build_objective
+from hanse.federation.accounting.run_account import planned
 from hanse.federation.client_sampling import taking_part
 from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.row_protection import Sampling
 from hanse.federation.messages import ClientProfile
 from hanse.federation.method import Method
-from hanse.federation.privacy_account import planned
 from hanse.journal.privacy_record import PrivacyRecord
 from hanse.learners.private_training.row_gradients import require_opacus
 from hanse.randomness import RoundContext

@@ -9,7 +9,6 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from hanse.errors import UserError
-from hanse.federation import noise
 from hanse.federation.accounting.calibration import advice, noise_for, rounds_within
 from hanse.federation.accounting.epsilon import (
     LEAST_DELTA,
@@ -17,10 +16,12 @@ from hanse.federation.accounting.epsilon import (
     epsilon,
     require_accountant,
 )
-from hanse.federation.clipping import clipped, roundoff
+from hanse.federation.accounting.terms import refuse_incomplete
 from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.messages import Update
+from hanse.federation.noise import os_noise
+from hanse.federation.noise.clipping import clipped, roundoff
 from hanse.journal.privacy_record import PrivacyRecord
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors, map_tensors, norm
@@ -65,21 +66,13 @@ class ClientDp(Mechanism):
     count_noise: PositiveFloat = 0.05  # σᵦ ÷ n
 
     def __post_init__(self) -> None:
-        if self.clip is None:
-            raise UserError(
-                f"{SETTING}clip is none, and without a bound on updates no noise hides one; set it "
-                "to about the norm of a usual update."
-            )
-        if self.epsilon is None and self.noise_multiplier is None:
-            raise UserError(
-                "client_dp has neither epsilon nor noise_multiplier; set "
-                f"{SETTING}epsilon to what the whole run may cost, such as 8."
-            )
-        if self.epsilon is not None and self.noise_multiplier == 0:
-            raise UserError(
-                f"{SETTING}noise_multiplier is 0, which keeps no epsilon, and {SETTING}epsilon is "
-                f"{self.epsilon:g}; leave noise_multiplier out to have it computed."
-            )
+        refuse_incomplete(
+            "client_dp",
+            self.clip,
+            self.epsilon,
+            self.noise_multiplier,
+            "on updates no noise hides one; set it to about the norm of a usual update",
+        )
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -131,7 +124,7 @@ class ClientDp(Mechanism):
 
         def noised(tensor: torch.Tensor) -> torch.Tensor:
             mean = tensor.double() * (answered / context.clients)
-            return (mean + deviation * noise.gaussian(tensor.shape, context)).to(tensor.dtype)
+            return (mean + deviation * os_noise.gaussian(tensor.shape, context)).to(tensor.dtype)
 
         numbers, after = dict(aggregate.numbers), state
         if self.quantile:
@@ -143,7 +136,7 @@ class ClientDp(Mechanism):
     def _growth(self, centred: float, context: RoundContext) -> float:
         """The factor of the clip norm. centred: Σ (bₖ − ½) over clients, each 1 or 0 minus ½."""
         assert self.quantile is not None
-        draw = float(noise.gaussian(torch.Size([1]), context))
+        draw = float(os_noise.gaussian(torch.Size([1]), context))
         share = centred / context.clients + 0.5 + self.count_noise * draw
         return math.exp(-self.clip_learning_rate * (share - self.quantile))
 

@@ -13,13 +13,14 @@ from torch import Tensor
 from hanse.errors import UserError
 from hanse.federation.accounting.calibration import advice
 from hanse.federation.accounting.concentrated import noise_for, rounds_within, spent
-from hanse.federation.distributed_noise.discrete_gaussian import discrete_gaussian
-from hanse.federation.distributed_noise.rotation import padded_size, rotate, rotate_back
-from hanse.federation.distributed_noise.whole_steps import Steps, choose, rounded
+from hanse.federation.accounting.terms import refuse_incomplete
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.results import Aggregate, Memory, SumTerms
 from hanse.federation.messages import Update
+from hanse.federation.noise.discrete_gaussian import discrete_gaussian
+from hanse.federation.noise.rotation import padded_size, rotate, rotate_back
+from hanse.federation.noise.whole_steps import Steps, choose, rounded
 from hanse.journal.privacy_record import PrivacyRecord
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors, largest, map_tensors
@@ -54,21 +55,13 @@ class DistributedGaussian(Mechanism):
     noise_multiplier: NonNegativeFloat | None = None  # z; None: the least that epsilon needs
 
     def __post_init__(self) -> None:
-        if self.clip is None:
-            raise UserError(
-                f"{SETTING}clip is none, and without a bound on updates no noise hides one; set it "
-                "to about the norm of a usual update."
-            )
-        if self.epsilon is None and self.noise_multiplier is None:
-            raise UserError(
-                "distributed_gaussian has neither epsilon nor noise_multiplier; set "
-                f"{SETTING}epsilon to what the whole run may cost, such as 8."
-            )
-        if self.epsilon is not None and self.noise_multiplier == 0:
-            raise UserError(
-                f"{SETTING}noise_multiplier is 0, which keeps no epsilon, and {SETTING}epsilon is "
-                f"{self.epsilon:g}; leave noise_multiplier out to have it computed."
-            )
+        refuse_incomplete(
+            "distributed_gaussian",
+            self.clip,
+            self.epsilon,
+            self.noise_multiplier,
+            "on updates no noise hides one; set it to about the norm of a usual update",
+        )
 
     @property
     def largest_clip(self) -> float | None:

@@ -10,7 +10,6 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from hanse.errors import UserError
-from hanse.federation import noise
 from hanse.federation.accounting.calibration import advice, noise_for, rounds_within
 from hanse.federation.accounting.epsilon import (
     LEAST_DELTA,
@@ -18,11 +17,13 @@ from hanse.federation.accounting.epsilon import (
     epsilon,
     require_accountant,
 )
+from hanse.federation.accounting.terms import refuse_incomplete
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.results import Memory
 from hanse.federation.interfaces.row_protection import RowProtection, Sampling
 from hanse.federation.messages import Update
+from hanse.federation.noise import os_noise
 from hanse.journal.privacy_record import PrivacyRecord
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Tensors
@@ -74,21 +75,14 @@ class ExampleDp(Mechanism):
     noise_multiplier: NonNegativeFloat | None = None  # z; None: the least that epsilon needs
 
     def __post_init__(self) -> None:
-        if self.clip is None:
-            raise UserError(
-                f"{SETTING}clip is none, and without a bound on gradients no noise hides a row; "
-                "set it to about the norm of a usual row's gradient, such as 1."
-            )
-        if self.epsilon is None and self.noise_multiplier is None:
-            raise UserError(
-                "example_dp has neither epsilon nor noise_multiplier; set "
-                f"{SETTING}epsilon to what the whole run may cost, such as 8."
-            )
-        if self.epsilon is not None and self.noise_multiplier == 0:
-            raise UserError(
-                f"{SETTING}noise_multiplier is 0, which keeps no epsilon, and {SETTING}epsilon is "
-                f"{self.epsilon:g}; leave noise_multiplier out to have it computed."
-            )
+        refuse_incomplete(
+            "example_dp",
+            self.clip,
+            self.epsilon,
+            self.noise_multiplier,
+            "on gradients no noise hides a row; set it to about the norm of a usual row's "
+            "gradient, such as 1",
+        )
 
     @property
     def largest_clip(self) -> float | None:
@@ -194,7 +188,7 @@ class ClippedRows(RowProtection):
     def draw(self, sampling: Sampling) -> list[int]:
         if sampling.probability == 1:
             return list(range(sampling.rows))
-        drawn = noise.uniform(sampling.rows, self.context) < sampling.probability
+        drawn = os_noise.uniform(sampling.rows, self.context) < sampling.probability
         rows: list[int] = drawn.nonzero()[:, 0].tolist()
         return rows
 
@@ -203,4 +197,4 @@ class ClippedRows(RowProtection):
         return limits.clamp(max=1.0).where(norms.isfinite(), 0.0)
 
     def noise(self, shape: torch.Size) -> Tensor:
-        return self.noise_multiplier * self.clip * noise.gaussian(shape, self.context)
+        return self.noise_multiplier * self.clip * os_noise.gaussian(shape, self.context)

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from hanse.errors import UserError
-from hanse.federation import noise
 from hanse.federation.accounting.epsilon import GaussianReleases, epsilon
+from hanse.federation.accounting.run_account import planned
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.compression.int8 import Int8
 from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.messages import Reply, Request
+from hanse.federation.noise import os_noise
 from hanse.federation.privacy.client_dp import ClientDp
-from hanse.federation.privacy_account import planned
 from hanse.journal import record_files
 from hanse.journal.privacy_record import PRIVACY, PrivacyRecord
 from hanse.journal.run_folder import read_releases, read_rounds
@@ -51,7 +51,7 @@ def spent(folder: Path) -> float:
 @pytest.fixture
 def repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise that follows from the round."""
-    monkeypatch.setattr(noise, "random_bytes", random_bytes)
+    monkeypatch.setattr(os_noise, "random_bytes", random_bytes)
 
 
 def test_the_account_of_a_run(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hanse.federation.accounting.concentrated import LEAST_DEVIATION
-from hanse.federation.distributed_noise.rotation import padded_size, rotate
-from hanse.federation.distributed_noise.whole_steps import choose, largest_square, rounded
+from hanse.federation.noise.rotation import padded_size, rotate
+from hanse.federation.noise.whole_steps import choose, largest_square, rounded
 from hanse.randomness import RoundContext
 
 MOST = 2**30 - 1

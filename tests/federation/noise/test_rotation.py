@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hanse.federation.distributed_noise.rotation import (
+from hanse.federation.noise.rotation import (
     BLOCK,
     _hadamard,
     block_size,

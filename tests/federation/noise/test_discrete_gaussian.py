@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from hanse.federation import noise
-from hanse.federation.distributed_noise import discrete_gaussian as sampler
-from hanse.federation.distributed_noise.discrete_gaussian import MOST_DEVIATION, discrete_gaussian
+from hanse.federation.noise import discrete_gaussian as sampler
+from hanse.federation.noise import os_noise
+from hanse.federation.noise.discrete_gaussian import MOST_DEVIATION, discrete_gaussian
 from hanse.randomness import RoundContext
 
 CONTEXT = RoundContext(0, 1)
@@ -17,7 +17,7 @@ UNLIKELY = 5.0  # standard deviations of a chi-square
 
 
 def source(size: int) -> bytes:
-    return noise.random_bytes(size, CONTEXT)
+    return os_noise.random_bytes(size, CONTEXT)
 
 
 def misfit(drawn: list[int], weights: dict[int, float]) -> float:

@@ -6,8 +6,8 @@ from types import MappingProxyType
 
 from hanse import registry
 from hanse.errors import UserError
-from hanse.federation import protection
 from hanse.federation.codecs.quantizer import Quantizer
+from hanse.federation.compatibility import privacy
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.declarations import (
@@ -51,7 +51,7 @@ def check(
         _check_comparison(algorithm, aggregator, own)
     _check_pipelines(algorithm, aggregator, pipelines, "")
     for mechanism in pipelines.upload.mechanisms:
-        protection.check(algorithm, aggregator, mechanism, [pipelines, *own.values()])
+        privacy.check(algorithm, aggregator, mechanism, [pipelines, *own.values()])
     for client, others in own.items():
         place = f"clients.{client}: "
         _check_pipelines(algorithm, aggregator, others, place)
@@ -132,7 +132,7 @@ def _check_upload(
             )
         if aggregator.sums_only and not transform.linear:
             way_out = f"choose the aggregator mean, or leave it out of {setting}"
-            if setting == "privacy" and (others := protection.sharing()):
+            if setting == "privacy" and (others := privacy.sharing()):
                 way_out = f"choose privacy: {others}, whose noise adds up, or the aggregator mean"
             if aggregator.rounds_by and transform.stage == "quantize":
                 way_out = f"leave it out of {setting}, and set {aggregator.rounds_by} in its place"

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hanse.federation import noise
+from hanse.federation.noise import os_noise
 from hanse.randomness import RoundContext
 
 MOST_DEVIATION = 2**24  # so that all products below are less than 2^63
@@ -34,7 +34,7 @@ def discrete_gaussian(count: int, deviation: int, context: RoundContext) -> Tens
         raise ValueError(f"the deviation {deviation} is not from 1 to {MOST_DEVIATION}")
 
     def source(size: int) -> bytes:
-        return noise.random_bytes(size, context)
+        return os_noise.random_bytes(size, context)
 
     drawn = [np.empty(0, np.int64)]
     while (missing := count - sum(map(len, drawn))) > 0:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from hanse.federation.accounting.concentrated import LEAST_DEVIATION
-from hanse.federation.distributed_noise.discrete_gaussian import MOST_DEVIATION
-from hanse.federation.distributed_noise.rotation import block_size, padded_size
+from hanse.federation.noise.discrete_gaussian import MOST_DEVIATION
+from hanse.federation.noise.rotation import block_size, padded_size
 
 FINEST = 20  # log₂ of the most steps of a clip norm
 MOST_LONGER = 2.0  # of Δ² ÷ C²; beyond, rounding would cost more than 41 % of noise
