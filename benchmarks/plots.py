@@ -66,26 +66,43 @@ def adapters(ways: dict[str, Any]) -> Plot:
     return Plot("adapters", "", "", paint, [3.2])
 
 
+# Codecs whose names would cover others' to the right of their points.
+TO_THE_LEFT = ("int4", "rand_k 1 %", "top_k 1 %, int8, zstd", "top_k 10 %, int8, zstd")
+
+
 def wire(rows: dict[str, Any]) -> Plot:
     """The loss in the end by the bytes of an upload, and by the seconds of a round on the link."""
-    shown = {name: row for name, row in rows.items() if "share" in row or name == "none"}
+    beside = ("base", "centralised")  # which send nothing
+    shown = {name: row for name, row in rows.items() if "runs" in row and name not in beside}
 
     def paint(*panels: Axes) -> None:
         for axes, key in zip(panels, ("up_bytes", "link_seconds"), strict=True):
             for name, row in shown.items():
-                last = max(row["loss"], key=int)
-                [point] = axes.plot(row[key], row["loss"][last], "o", markersize=5)
+                [point] = axes.plot(row[key], _end(row), "o", markersize=5)
                 seeds = [run["losses"][-1] for run in row["runs"]]
                 axes.vlines(row[key], min(seeds), max(seeds), color=point.get_color(), linewidth=1)
-                place = (row[key], row["loss"][last])
-                axes.annotate(name, place, xytext=(4, 4), textcoords="offset points", size=7)
+                side, offset = ("right", -4) if name in TO_THE_LEFT else ("left", 4)
+                axes.annotate(
+                    name,
+                    (row[key], _end(row)),
+                    xytext=(offset, 0),
+                    textcoords="offset points",
+                    size=7,
+                    ha=side,
+                    va="center",
+                )
             axes.set_xscale("log")
-            axes.margins(x=0.15, y=0.15)
+            axes.margins(x=0.2, y=0.15)
             axes.set_ylabel("validation loss in the end")
         panels[0].set_xlabel("bytes up in a round, four silos")
         panels[1].set_xlabel("seconds of a round on the link, without training")
 
     return Plot("wire", "", "", paint, [3.0, 3.0])
+
+
+def _end(row: dict[str, Any]) -> float:
+    """The mean loss after the last round."""
+    return float(row["loss"][max(row["loss"], key=int)])
 
 
 def frozen(ways: dict[str, Any]) -> Plot:

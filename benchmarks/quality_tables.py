@@ -156,17 +156,19 @@ def wire(result: dict[str, Any]) -> list[str]:
         "| upload | bytes of a round, share of none | loss after "
         + ", ".join(rounds)
         + " rounds | bytes until the loss is none's in the end | accuracy, over seeds | ahead of "
-        "none in points, over reviews; over seeds | seconds of a round on the link |",
-        "|---|---|---|---|---|---|---|",
+        "none in points, over reviews; over seeds | test loss ÷ none's: mean, of each seed "
+        "| seconds of a round on the link |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    lines += [_on_the_wire(name, row) for name, row in rows.items()]
+    lines += [_on_the_wire(name, row, rows["none"]) for name, row in rows.items()]
     family = next(iter(result["families"].values()))
     tried = [float(rate) for rate in family["tried"]]
     link = result["protocol"]["link"]
     return [
         *lines,
         "",
-        f"{_counted(result, [rows['base']])} The loss is that of as many validation reviews. "
+        f"{_counted(result, [rows['base']])} The loss in the third column is that of 500 "
+        "validation reviews. "
         "Intervals of 95 %: paired over reviews, each a mean over the seeds; over the seeds' "
         "differences (Student's t). Bytes are those of all uploads of four silos, messages whole. "
         f"Learning rate {family['rate']:g} for all (tried {min(tried):g} to {max(tried):g}). The "
@@ -175,20 +177,29 @@ def wire(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _on_the_wire(name: str, row: dict[str, Any]) -> str:
+def _on_the_wire(name: str, row: dict[str, Any], none: dict[str, Any]) -> str:
     if "no_result" in row:
-        return f"| {_ticked(name)} | no result: {row['no_result']} | | | | | |"
+        return f"| {_ticked(name)} | no result: {row['no_result']} | | | | | | |"
     losses = ", ".join(f"{loss:.4f}" for loss in row["loss"].values())
     both = "; ".join(filter(None, (_points(row.get("ahead")), _points(row.get("ahead_by_seed")))))
+    of_seeds = [
+        one["test_loss"] / plain["test_loss"]
+        for one, plain in zip(row["runs"], none["runs"], strict=True)
+    ]
+    ratio = f"{row['test_loss'] / none['test_loss']:.3f}: " + ", ".join(
+        f"{one:.2f}" for one in of_seeds
+    )
     if name in ("base", "centralised"):
-        return f"| {name} | — | {losses} | — | {_standing(row)} | {both} | — |"
+        return f"| {name} | — | {losses} | — | {_standing(row)} | {both} | {ratio} | — |"
     share = f", {_percent(row['share'])} %" if "share" in row else ""
     until = "not reached" if row["bytes_until"] is None else f"{row['bytes_until'] / 1e6:.2f} MB"
     if row["bytes_until"] is None and row["reached"]:
         until = f"reached with {row['reached']} of {len(row['runs'])} seeds"
+    if row is none:
+        until = ratio = ""
     return (
         f"| `{name}` | {row['up_bytes']:,.0f}{share} | {losses} | {until} | {_standing(row)} "
-        f"| {both} | {row['link_seconds']:.3f} |"
+        f"| {both} | {ratio} | {row['link_seconds']:.3f} |"
     )
 
 
