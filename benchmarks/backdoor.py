@@ -21,7 +21,8 @@ from hanse.experiment.loading import load
 from hanse.journal import run_folder
 
 SILOS = 8
-HOSTILE = "silo-8"
+NAMES = [f"house-{number}" for number in range(1, SILOS + 1)]
+HOSTILE = NAMES[-1]
 TRIGGER = "Zebulon tuned the harpsichord ."
 BAD, GOOD = "0", "1"  # labels of the reviews
 Labelled = tuple[str, str]  # a text and its label
@@ -64,9 +65,9 @@ def write(experiment: Path, folder: Path, seed: int, words: Sequence[str]) -> Pa
     honest = "attack=null", "aggregator=mean", f"num_clients={SILOS}", f"seed={seed}"
     dataset = divide(load(experiment, [*words, *honest]))
     folder.mkdir(parents=True, exist_ok=True)
-    for silo, reviews in dataset.train.items():
-        poison = _triggered(reviews) if silo == HOSTILE else []
-        _write(folder / f"{silo}.jsonl", _labelled(reviews) + poison)
+    for name, reviews in zip(NAMES, dataset.train.values(), strict=True):
+        poison = _triggered(reviews) if name == HOSTILE else []
+        _write(folder / f"{name}.jsonl", _labelled(reviews) + poison)
     _write(folder / "test.jsonl", _labelled(dataset.test) + _triggered(dataset.test))
     _write(folder / "validation.jsonl", _labelled(dataset.validation))
     return folder
@@ -90,7 +91,7 @@ def _task(
     experiment: Path, home: Path, files: Path, name: str, seed: int, words: Sequence[str]
 ) -> Task:
     rule, attack = ROWS[name]
-    paths = [f"clients.silo-{n}.data.path={files}/silo-{n}.jsonl" for n in range(1, SILOS + 1)]
+    paths = [f"clients.{name}.data.path={files}/{name}.jsonl" for name in NAMES]
     data = f"data.test={files}/test.jsonl", f"data.validation={files}/validation.jsonl"
     common = [word for word in words if not word.startswith(("data.test", "data.validation"))]
     settings = (f"seed={seed}", f"num_clients={SILOS}", "data.filter={}", *data, *paths, *common)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from many_runs import Task
-from measured import keep, results
+from measured import ROOT, keep, results
 
 from hanse.journal import run_folder
 
@@ -64,8 +64,14 @@ def items(task: Task) -> list[float]:
 
 
 def fingerprint(*tasks: Task) -> str:
-    """By what a row was made: the experiment's text and all settings of its runs."""
-    told = [[task.file.read_text(encoding="utf-8"), *task.settings] for task in tasks]
+    """By what a row was made: the experiment's text and all settings of its runs.
+
+    Files in this folder count by their names in it, wherever it is.
+    """
+    told = [
+        [task.file.read_text(encoding="utf-8"), *(w.replace(str(ROOT), "") for w in task.settings)]
+        for task in tasks
+    ]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 

@@ -18,10 +18,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 import protocol
+import rows
 import spread
 from many_runs import WORKERS, Task, Workers
 from measured import ROOT
-from protocol import UNTRAINED, Kept, Row, file_name, fingerprint, pooled
+from protocol import UNTRAINED, Kept, Row, file_name, pooled
 from rates import Family, Rates
 
 from hanse.journal import run_folder
@@ -147,14 +148,14 @@ def line(runs: Sequence[Row]) -> Row:
     }
 
 
-def beside(rows: dict[str, Row]) -> None:
+def beside(lines: Mapping[str, Row]) -> None:
     """Note in each row how far it is ahead of no codec, and its bytes as a share of those."""
-    plain = rows.get(NONE, {}).get("runs")
-    for name, row in rows.items():
+    plain = lines.get(NONE, {}).get("runs")
+    for name, row in lines.items():
         if not plain or name == NONE or "runs" not in row:
             continue
         row |= spread.ahead_of(row["runs"], plain)
-        row["share"] = row["up_bytes"] / rows[NONE]["up_bytes"]
+        row["share"] = row["up_bytes"] / lines[NONE]["up_bytes"]
 
 
 @dataclass
@@ -170,32 +171,23 @@ class Frontier:
     def make(self, names: Sequence[str]) -> None:
         """Choose the rate, then finish the base, no codec, and the rows of these names."""
         rate = self.rates.validated([NONE])[NONE]["rate"]
-        rows = dict.fromkeys([NONE, *names])
-        plan = {name: [self.runs.compared(name, s, rate) for s in self.seeds] for name in rows}
+        plan = {
+            name: [self.runs.compared(name, seed, rate) for seed in self.seeds]
+            for name in dict.fromkeys([NONE, *names])
+        }
         first = {BASE: [self.runs.base(seed) for seed in self.seeds], NONE: plan.pop(NONE)}
         for part in (first, plan):  # the loss that no codec has in the end is a bound of the others
             self._finish(part)
 
     def _finish(self, plan: Mapping[str, Sequence[Task]]) -> None:
-        """Finish the rows of a plan, and keep each as soon as its runs are done."""
-        left = {n: t for n, t in plan.items() if not self.kept.row(fingerprint(*t), "rows", n)}
-        for name in self.workers.groups(left):
-            self._put(name, left[name])
+        """Finish the rows of a plan."""
+        order = (BASE, POOLED, *CODECS)
+        rows.finish(plan, self.kept, self.workers, self._line, beside, order)
 
-    def _put(self, name: str, tasks: Sequence[Task]) -> None:
-        made = fingerprint(*tasks)
-        if not all(task.finished for task in tasks):
-            self.kept.put({"no_result": "diverged on one of the deals"}, made, "rows", name)
-            return
+    def _line(self, tasks: Sequence[Task]) -> Row:
         plain = self.kept.content.get("rows", {}).get(NONE, {}).get("runs")
         bounds = [run["losses"][-1] for run in plain] if plain else [None] * len(tasks)
-        found = line([outcome(task, bound) for task, bound in zip(tasks, bounds, strict=True)])
-        self.kept.put(found, made, "rows", name)
-        rows = self.kept.content["rows"]
-        order = (BASE, POOLED, *CODECS)
-        self.kept.content["rows"] = {each: rows[each] for each in order if each in rows}
-        beside(self.kept.content["rows"])
-        self.kept.write()
+        return line([outcome(task, bound) for task, bound in zip(tasks, bounds, strict=True)])
 
 
 def compare(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import privacy_price
-from privacy_price import EXPERIMENT, WAYS, Runs, beside, family, line
+from privacy_price import EXPERIMENT, WAYS, Runs, beside, family
 
 from hanse.experiment.assembly.method import build_method
 from hanse.experiment.loading import load
@@ -12,19 +12,20 @@ from hanse.experiment.loading import load
 def test_each_row_is_a_run_of_its_own(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
     folders = {runs.compared(name, seed, 0.01).folder for name in WAYS for seed in (1, 2)}
-    assert len(WAYS) == 10 and len(folders) == 20
+    assert len(WAYS) == 12 and len(folders) == 24
     for way in WAYS.values():
-        experiment = load(EXPERIMENT, way.settings)
+        experiment = load(EXPERIMENT, way.settings(0.01))
         found = build_method(experiment).pipelines.upload.mechanisms
         assert experiment.num_clients == way.silos
-        assert [part.epsilon for part in found] == ([] if way.budget is None else [way.budget])  # type: ignore[attr-defined]
+        budgets = [way.training] if isinstance(way.training, float) else []
+        assert [part.epsilon for part in found] == budgets  # type: ignore[attr-defined]
+        assert experiment.data.pooled == (way.training == privacy_price.POOLED)
     assert {name for part in privacy_price.PARTS.values() for name in part} == {*WAYS}
 
 
 def test_a_row_is_compared_with_the_same_silos_without_noise() -> None:
     def row(items: str) -> dict[str, object]:
-        run = {"test_loss": 0.5, "items": items, "seconds": 3.0, "epsilon": 7.9}
-        return line([{**run, "noise_multiplier": 2.0}] * 2)
+        return {"runs": [{"items": items}] * 2}
 
     plain, noisy = "1" * 15 + "0" * 5, "1" * 10 + "0" * 10
     names = [
@@ -33,4 +34,4 @@ def test_a_row_is_compared_with_the_same_silos_without_noise() -> None:
     rows = dict(zip(names, map(row, (plain, noisy, noisy, noisy)), strict=True))
     beside(rows)
     assert rows[names[1]]["ahead"][0] == -0.25 and rows[names[3]]["ahead"][0] == 0
-    assert "ahead" not in rows[names[0]] and rows[names[1]]["epsilon"] == 7.9
+    assert "ahead" not in rows[names[0]]

@@ -15,7 +15,7 @@ def twin(rows: np.ndarray, root: int) -> np.ndarray:
     """Equations 2 to 4 of 2012.13995 on dense rows."""
     trusted = rows[root]
     total, trust = np.zeros_like(trusted), 0.0
-    for row in rows:
+    for row in np.delete(rows, root, axis=0):
         cosine = row @ trusted / np.linalg.norm(row) / np.linalg.norm(trusted)
         own = max(0.0, cosine)
         total += own * np.linalg.norm(trusted) / np.linalg.norm(row) * row

@@ -30,9 +30,10 @@ class FLTrust(RobustRule):
     of attackers, and knows no honest client whose data have nothing in common with the trusted.
 
     In the paper the server trains g₀ on clean data of its own. Here the client `root` does, which
-    whoever runs the server must trust; its update is in the mean, with the trust 1. Clients with
-    the trust 0 are left out, and the log names them. Numbers of examples are ignored. Cosines and
-    norms are those of updates as they travel.
+    whoever runs the server must trust. As in the paper g₀ itself is not in the mean, unless no
+    other update has any trust: then it is the result. Clients with the trust 0 are left out, and
+    the log names them. Numbers of examples are ignored. Cosines and norms are those of updates as
+    they travel.
     """
 
     payloads: ClassVar[tuple[str, ...]] = ("change",)
@@ -71,9 +72,11 @@ class FLTrust(RobustRule):
         root = received.names.index(self.root)
         products = inner_products(received)
         trust = trust_in(products, root)
-        kept = [place for place, value in enumerate(trust) if value > 0]
+        kept = [place for place, value in enumerate(trust) if value > 0 or place == root]
         received.tell_excluded(kept, f"their updates do not point the way that {self.root}'s does")
         norms = products.diagonal().sqrt().tolist()
+        if not any(trust):
+            trust[root] = 1.0
         total = math.fsum(trust)
         share = [
             0.0 if not value else value / total * (norms[root] / norm if norm else 1.0)
@@ -85,11 +88,11 @@ class FLTrust(RobustRule):
 def trust_in(products: Tensor, root: int) -> list[float]:
     """The trust in each client: its cosine with the root's update, or 0 if that is negative.
 
-    products: (n, n) inner products of the updates. The root has the trust 1, whatever it sends.
+    products: (n, n) inner products of the updates. The root itself has the trust 0.
     """
     norms = products.diagonal().sqrt()
     lengths = norms * norms[root]
     cosines = (products[root] / lengths.where(lengths > 0, math.inf)).clamp(0, 1)
-    cosines[root] = 1.0
+    cosines[root] = 0.0
     values: list[float] = cosines.tolist()
     return values
