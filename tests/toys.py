@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -81,6 +82,7 @@ class Batch:
         return len(self.targets)
 
     items = tokens = examples
+    choices = 0
 
 
 @cache
@@ -109,6 +111,7 @@ class Toy:
         0 for none. scale: what its product is multiplied by. beside: the name of a bias
         that is trained beside it, if there is one.
     whole: whether all weights change in place, and there is no adapter.
+    models: the hidden widths of the models beside it, by name.
     """
 
     splits: Mapping[str, Sequence[Point]]
@@ -120,6 +123,7 @@ class Toy:
     objective: Objective = field(default_factory=Sft)
     rounds: int = 3
     whole: bool = False
+    models: Mapping[str, int] = field(default_factory=dict)
 
     def __call__(self, context: RoundContext, optimizer_state: Memory) -> "ToyLearner":
         kind = InPlaceToy if self.whole else ToyLearner
@@ -132,6 +136,8 @@ class ToyLearner(Learner):
     def __init__(self, toy: Toy, context: RoundContext, optimizer_state: Memory) -> None:
         self.toy, self.context, self.optimizer_state = toy, context, optimizer_state
         features = len(next(iter(next(filter(None, toy.splits.values())))).x)
+        alone = {name: replace(toy, hidden=width, models={}) for name, width in toy.models.items()}
+        self.models = {name: own(context, {}) for name, own in alone.items()}
         self._live = {name: Parameter(t) for name, t in _initial(features, toy).items()}
         self._features, self._frozen = features, frozenset[str]()
         self._residual: Factors | None = None
@@ -153,6 +159,9 @@ class ToyLearner(Learner):
 
     def initial(self) -> Mapping[str, Tensor]:
         return _initial(self._features, self.toy)
+
+    def keep_optimizer_state(self, state: Memory) -> None:
+        self.optimizer_state = state
 
     def set_residual(self, residual: Mapping[str, Tensor]) -> None:
         self._residual = layers(residual).get(LAYER)
@@ -187,18 +196,11 @@ class ToyLearner(Learner):
         penalty: Penalty | None = None,
         objective: Objective | None = None,
         split: str = "train",
+        beside: Sequence[str] = (),
+        steps: int | None = None,
     ) -> TrainResult:
         toy, protection = self.toy, self._protection
-        job = TrainingJob(
-            self,
-            split,
-            toy.training,
-            objective or toy.objective,
-            self.context,
-            toy.rounds,
-            penalty,
-            self.optimizer_state,
-        )
+        job = self.job(penalty, objective, split, beside, steps)
         if protection is None:
             return fit(job)
         self._protection, self._sealed = None, False
@@ -207,6 +209,28 @@ class ToyLearner(Learner):
             return fit(unclipped, None, RowLoop(unclipped, protection))
         finally:
             self._sealed = True
+
+    def job(
+        self,
+        penalty: Penalty | None = None,
+        objective: Objective | None = None,
+        split: str = "train",
+        beside: Sequence[str] = (),
+        steps: int | None = None,
+    ) -> TrainingJob:
+        """The training that `fit` does."""
+        toy = self.toy
+        return TrainingJob(
+            self,
+            split,
+            toy.training if steps is None else replace(toy.training, max_steps=steps),
+            objective or toy.objective,
+            self.context,
+            toy.rounds,
+            penalty,
+            self.optimizer_state,
+            {name: self.models[name].job() for name in beside},
+        )
 
     def save(self, folder: Path) -> None:
         raise NotImplementedError
@@ -241,10 +265,7 @@ class InPlaceToy(ToyLearner, WholeModel):
             self._live[name].data.copy_(tensor)
 
     def round_batches(self) -> Iterator[Sequence[Batch]]:
-        job = TrainingJob(
-            *(self, "train", self.toy.training, self.toy.objective, self.context),
-            *(self.toy.rounds, None, {}),
-        )
+        job = self.job()
         return (job.batches(n, step) for n, step in enumerate(job.sample_batches()))
 
     @torch.inference_mode()
@@ -279,6 +300,7 @@ def silos(
     rank: int = 0,
     beside: str = "",
     whole: bool = False,
+    models: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Toy]:
     """Clients c0, c1, … with 8, 12, 16, … points; each is short of one class."""
     result = {}
@@ -289,9 +311,8 @@ def silos(
             "test": points(100 + index, 6, own, features),
             "public": points(1000, 30, features=features),
         }
-        result[f"c{index}"] = Toy(
-            splits, training, rounds=run, rank=rank, beside=beside, whole=whole
-        )
+        form: dict[str, Any] = {"rank": rank, "beside": beside, "whole": whole, "models": models}
+        result[f"c{index}"] = Toy(splits, training, rounds=run, **form)
     return result
 
 

@@ -20,24 +20,18 @@ from hanse.federation.interfaces.row_protection import RowProtection, Sampling
 from hanse.learners import adapter_folder
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.member import Member
+from hanse.learners.fitting import train
 from hanse.learners.generation import Decoding, continuations, generate
-from hanse.learners.injection.attached_adapter import (
-    AttachedAdapter,
-    in_training,
-    without_gradients,
-)
+from hanse.learners.injection.attached_adapter import AttachedAdapter, in_training
 from hanse.learners.injection.mixed import kind_of
 from hanse.learners.private_training import private_gradients
 from hanse.learners.training.batches import Batch, answer_scores, collate
 from hanse.learners.training.checkpoint import TrainingCheckpoint
 from hanse.learners.training.job import TrainingJob
-from hanse.learners.training.loop import fit
-from hanse.learners.training.out_of_memory import shortage_as_user_error
 from hanse.learners.training.packing import row_count
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
-from hanse.tensors.low_rank import RESIDUAL
-from hanse.tensors.named import Tensors, add_prefix
+from hanse.tensors.named import Tensors
 
 
 @dataclass
@@ -193,54 +187,30 @@ class AdaptedModel(Learner):
         penalty: Penalty | None = None,
         objective: Objective | None = None,
         split: str = "train",
+        beside: Sequence[str] = (),
+        steps: int | None = None,
     ) -> TrainResult:
-        job = self.job(penalty, objective, split)
-        protection, self.protection = self.protection, None
-        if protection is not None:
-            unclipped = replace(self.training, max_grad_norm=0.0)
-            job = replace(job, learner=replace(self, sealed=False), settings=unclipped)
-        elif self.together is not None and not self.sealed:
-            member = self.member(job)
-            if member.joins:
-                result = self.together(member)
-                self.load({**member.tensors, **add_prefix(RESIDUAL, self.residual)})
-                return result
-        if not job.learner.parameters():
-            raise UserError(
-                f"{self.backbone.name} has no adapter here, so nothing of it can be trained; give "
-                "it one in `models`, or choose parts that leave it frozen."
-            )
-        # Dropout draws from torch's global generator.
-        live = self.attached.parameters
-        with (
-            shortage_as_user_error(),
-            torch.random.fork_rng(),
-            self.backbone.with_dropout(self.adapter),
-            without_gradients(live[name] for name in self.frozen),
-            self.backbone.with_residual(self.residual),
-        ):
-            torch.manual_seed(self.context.derive("dropout"))
-            if protection is None:
-                return fit(job, self.checkpoint)
-            with private_gradients.opened(job, self.backbone, self.adapter, protection) as hidden:
-                return fit(job, self.checkpoint, hidden)
+        return train(self, self.job(penalty, objective, split, beside, steps))
 
     def job(
         self,
         penalty: Penalty | None = None,
         objective: Objective | None = None,
         split: str = "train",
+        beside: Sequence[str] = (),
+        steps: int | None = None,
     ) -> TrainingJob:
         """The training that `fit` does."""
         return TrainingJob(
             self,
             split,
-            self.training,
+            self.training if steps is None else replace(self.training, max_steps=steps),
             objective or self.objective,
             self.context,
             self.rounds,
             penalty,
             self.optimizer_state,
+            {name: self.models[name].job() for name in beside},
         )
 
     def member(self, job: TrainingJob | None = None) -> Member:

@@ -84,6 +84,8 @@ class QuadraticLearner(Learner):
         penalty: Penalty | None = None,
         objective: Objective | None = None,
         split: str = "train",
+        beside: Sequence[str] = (),
+        steps: int | None = None,
     ) -> TrainResult:
         own = self.own
         settings: dict[str, Any] = {"optim": "sgd", "max_grad_norm": 0, "max_steps": own.steps}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from hanse.federation.interfaces.results import Penalty, TrainResult
+from hanse.federation.interfaces.text_generation import TextGeneration
 from hanse.federation.interfaces.trained_tensors import TrainedTensors
 from hanse.federation.interfaces.whole_model import WholeModel
 from hanse.observability.progress import track
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from hanse.federation.interfaces.objective import Objective
 
 
-class Learner(TrainedTensors):
+class Learner(TrainedTensors, TextGeneration):
     """A model on one machine, with its trainable parameters.
 
     A learner keeps nothing between two requests: lasting tensors belong in a client's memory.
@@ -45,7 +46,11 @@ class Learner(TrainedTensors):
 
     @abstractmethod
     def batch(self, examples: Sequence[Any]) -> Any:
-        """A batch of these examples for `forward`; it has `items`, `tokens` and `examples`."""
+        """A batch of these examples for `forward`; it has `items`, `tokens` and `examples`.
+
+        It also has `targets`, the right class at each labelled place; or `choices`, the number of
+        label words, and `choice`, the right one of each example.
+        """
 
     def batches(self, split: str, size: int) -> Iterator[tuple[list[int], Any]]:
         """A split in batches of similar length, longest first, with the examples' places in it."""
@@ -76,23 +81,6 @@ class Learner(TrainedTensors):
         """(examples, answers) scores: of label words, of chosen and rejected answer, or of one."""
         return self.forward(batch)
 
-    def generate(self, examples: Sequence[Any], max_new_tokens: int) -> list[str]:
-        """The model's greedy continuation of each example's prompt."""
-        raise TypeError(f"{type(self).__name__} generates no text")
-
-    def continuations(
-        self, examples: Sequence[Any], max_new_tokens: int, temperature: float, seed: int
-    ) -> list[Any]:
-        """Examples of each example's prompt and an answer of the model, whose tokens are labelled.
-
-        temperature: 0 takes the most likely token; otherwise tokens are drawn, seeded by `seed`.
-        """
-        raise TypeError(f"{type(self).__name__} generates no text")
-
-    def text(self, ids: Sequence[int]) -> str:
-        """The text of some tokens."""
-        raise TypeError(f"{type(self).__name__} reads no text")
-
     def without_dropout(self) -> AbstractContextManager[None]:
         """Within this context nothing is dropped, in the middle of training too."""
         return nullcontext()
@@ -103,8 +91,16 @@ class Learner(TrainedTensors):
         penalty: Penalty | None = None,
         objective: "Objective | None" = None,
         split: str = "train",
+        beside: Sequence[str] = (),
+        steps: int | None = None,
     ) -> TrainResult:
-        """Train in place on a split, by the settings and the context."""
+        """Train in place on a split, by the settings and the context.
+
+        beside: those of `models` that the objective trains in the same steps, on the same batches;
+            each has its own optimizer state, and its gradients are clipped by their own norm. The
+            penalty, which is of the learner, finds their parameters under "<name>.<parameter>".
+        steps: of the optimizer, in place of the settings' number.
+        """
 
     def trained(
         self, start: Tensors, penalty: Penalty | None = None

@@ -1,10 +1,11 @@
 """The role of an objective: the loss that a learner minimizes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
+from torch.nn import Parameter
 
 from hanse.federation.interfaces.learner import Learner
 
@@ -29,6 +30,10 @@ class Objective(ABC):
     @abstractmethod
     def loss(self, learner: Learner, batch: Any) -> Tensor:
         """The mean loss over the batch's items, a scalar."""
+
+    def parameters(self) -> Mapping[str, Parameter]:
+        """Parameters of the loss itself, trained with the model; whoever made it keeps them."""
+        return {}
 
     def rollout(self, learner: Learner, examples: Sequence[Any], seed: int) -> Sequence[Any]:
         """The examples that take the place of a micro-batch's own, such as the model's answers.

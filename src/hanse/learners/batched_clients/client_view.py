@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from hanse.federation.interfaces.learner import Learner
-from hanse.federation.interfaces.objective import Objective
-from hanse.federation.interfaces.results import Penalty, TrainResult
+from hanse.federation.interfaces.results import TrainResult
 from hanse.learners.training.batches import Batch, answer_scores
 
 
@@ -50,9 +49,7 @@ class ClientView(Learner):
     def parameters(self) -> Mapping[str, Parameter]:
         self._refuse("the parameters")
 
-    def fit(
-        self, penalty: Penalty | None = None, objective: Objective | None = None, split: str = ""
-    ) -> TrainResult:
+    def fit(self, *arguments: Any, **settings: Any) -> TrainResult:
         self._refuse("training")
 
     def save(self, folder: Path) -> None:

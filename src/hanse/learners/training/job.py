@@ -1,8 +1,10 @@
 """The arguments of one training of one client."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
+
+from torch.nn import Parameter
 
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.objective import Objective
@@ -12,6 +14,20 @@ from hanse.learners.training.packing import packed_rows
 from hanse.learners.training.rollouts import rolled_out
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
+
+OBJECTIVE = "objective."  # before the names of an objective's own parameters
+
+
+@dataclass(frozen=True)
+class TrainedGroup:
+    """Parameters that are clipped by one norm, and their optimizer state of the last round.
+
+    prefix: before their names among all that are trained; the state has the names without it.
+    """
+
+    prefix: str
+    parameters: Mapping[str, Parameter]
+    optimizer_state: Memory
 
 
 @dataclass(frozen=True)
@@ -23,6 +39,8 @@ class TrainingJob:
     penalty: a scalar of the trained tensors, added to the loss of every step.
     optimizer_state: the optimizer's state after the last round. If the settings keep it, training
         starts from it and updates it in place.
+    beside: the jobs of the learner's models that are trained in the same steps, by name. Of these
+        jobs only the learner and the optimizer's state are used.
     """
 
     learner: Learner
@@ -33,6 +51,22 @@ class TrainingJob:
     rounds: int
     penalty: Penalty | None
     optimizer_state: Memory
+    beside: Mapping[str, "TrainingJob"] = field(default_factory=dict)
+
+    def groups(self) -> list[TrainedGroup]:
+        """All that is trained: the learner's parameters, the objective's, those of models beside.
+
+        The objective's optimizer state is kept with the learner's.
+        """
+        loss = {OBJECTIVE + name: p for name, p in self.objective.parameters().items()}
+        groups = [
+            TrainedGroup("", dict(self.learner.parameters()), self.optimizer_state),
+            *([TrainedGroup("", loss, self.optimizer_state)] if loss else []),
+        ]
+        for name, job in self.beside.items():
+            live = dict(job.learner.parameters())
+            groups.append(TrainedGroup(f"{name}.", live, job.optimizer_state))
+        return groups
 
     @property
     def keeps_optimizer_state(self) -> bool:

@@ -1,0 +1,97 @@
+"""Training of an adapted model: by itself, with models beside it, or in one pass with clients."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from hanse.errors import UserError
+from hanse.federation.interfaces.results import TrainResult
+from hanse.federation.interfaces.row_protection import RowProtection
+from hanse.learners.injection.attached_adapter import without_gradients
+from hanse.learners.models import gradient_checkpointing
+from hanse.learners.private_training import private_gradients
+from hanse.learners.training.job import TrainingJob
+from hanse.learners.training.loop import fit
+from hanse.learners.training.out_of_memory import shortage_as_user_error
+from hanse.tensors.low_rank import RESIDUAL
+from hanse.tensors.named import add_prefix
+
+if TYPE_CHECKING:
+    from hanse.learners.adapted_model import AdaptedModel
+
+
+def train(learner: "AdaptedModel", job: TrainingJob) -> TrainResult:
+    """Do the training of a job, whose learner is this one.
+
+    Raises UserError if something of it cannot be trained, or must not be trained together.
+    """
+    if learner.sealed and (job.beside or job.settings is not learner.training):
+        raise UserError(private_gradients.READ_AGAIN)  # the account is for one training by itself
+    protection, learner.protection = learner.protection, None
+    if protection is not None:
+        unclipped = replace(learner.training, max_grad_norm=0.0)
+        job = replace(job, learner=replace(learner, sealed=False), settings=unclipped)
+    elif learner.together is not None and not learner.sealed and not job.beside:
+        member = learner.member(job)
+        if member.joins:
+            result = learner.together(member)
+            learner.load({**member.tensors, **add_prefix(RESIDUAL, learner.residual)})
+            return result
+    beside = [learner.models[name] for name in job.beside]
+    for model in (learner, *beside):
+        _refuse_frozen(model)
+    _refuse_recomputed([learner, *beside])
+    # Dropout draws from torch's global generator.
+    with shortage_as_user_error(), torch.random.fork_rng(), ExitStack() as contexts:
+        for model in (*beside, learner):
+            contexts.enter_context(_in_training(model))
+        torch.manual_seed(learner.context.derive("dropout"))
+        return _fit(learner, job, protection)
+
+
+def _fit(
+    learner: "AdaptedModel", job: TrainingJob, protection: RowProtection | None
+) -> TrainResult:
+    if protection is None:
+        return fit(job, learner.checkpoint)
+    with private_gradients.opened(job, learner.backbone, learner.adapter, protection) as hidden:
+        return fit(job, learner.checkpoint, hidden)
+
+
+@contextmanager
+def _in_training(learner: "AdaptedModel") -> Iterator[None]:
+    """Within this context, a learner's dropout is on, and its frozen tensors get no gradients."""
+    live = learner.attached.parameters
+    with (
+        learner.backbone.with_dropout(learner.adapter),
+        without_gradients(live[name] for name in learner.frozen),
+        learner.backbone.with_residual(learner.residual),
+    ):
+        yield
+
+
+def _refuse_frozen(learner: "AdaptedModel") -> None:
+    if not learner.parameters():
+        raise UserError(
+            f"{learner.backbone.name} has no adapter here, so nothing of it can be trained; give "
+            "it one in `models`, or choose parts that leave it frozen."
+        )
+
+
+def _refuse_recomputed(learners: "list[AdaptedModel]") -> None:
+    """Raise UserError for two adapters of a base whose layers are computed in the backward pass.
+
+    They would be computed with the adapter that was active last.
+    """
+    backbones = [learner.backbone for learner in learners]
+    for backbone in backbones:
+        shared = sum(other is backbone for other in backbones) > 1
+        if shared and gradient_checkpointing.recomputed(backbone.model):
+            raise UserError(
+                f"two adapters of {backbone.name} cannot be trained in the same steps with "
+                "gradient_checkpointing, which computes its layers again with one of them; turn "
+                "it off for one of the models, which are then loaded apart."
+            )
