@@ -11,6 +11,8 @@ from shutil import copy
 import pytest
 
 from hanse.deployment.server import remote_clients, timers
+from hanse.journal import record_files
+from hanse.journal.privacy_record import PRIVACY, PrivacyRecord
 from hanse.journal.run_folder import read_rounds
 from linked_federation import LinkedFederation, linked_federation
 from patience import patience
@@ -108,6 +110,23 @@ def test_killed_silos_and_a_killed_server_leave_the_survivors_sum_to_the_last_bi
     for name in SILOS:
         keys = federated.spies.keys(name, 4)
         assert len({*keys}) == len(keys) >= 3, name  # new ones in each try
+
+
+@pytest.mark.usefixtures("impatient")
+def test_noise_of_silos_is_accounted_for_once_though_one_of_them_is_killed(
+    federated: Federated, tmp_path: Path
+) -> None:
+    words = [f"aggregator={{{federated.rule}: {{}}}}", "rounds=2", "deployment.quorum=3"]
+    words.append("privacy={distributed_gaussian: {epsilon: 8, clip: 0.1}}")
+    federated.mark("kill", "silo-2.unmask.1")  # its noise is in the sum that is opened
+    federated.serve(tmp_path / "run", *words)
+    killed = federated.tend(lambda: federated.code() is not None)
+    assert federated.code() == 0, federated.parts.said("server")
+    assert killed == ["silo-2"]
+    account = record_files.read(tmp_path / "run" / PRIVACY, PrivacyRecord)
+    assert account is not None and account.releases == 2
+    assert account.epsilon is not None and 0 < account.epsilon <= 8
+    assert [len(row.clients) for row in read_rounds(tmp_path / "run")] == [0, 4, 4]
 
 
 @dataclass

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hanse.errors import UserError
 from hanse.federation.aggregators.secagg import SESSION, SecAgg
@@ -28,6 +28,8 @@ HOME = Path(__file__).parent
 @dataclass(frozen=True)
 class Leaving(SecAgg):
     """SecAgg that obeys markers."""
+
+    gives: ClassVar[frozenset[str]] = SecAgg.gives
 
     def aggregate(self, exchange: Exchange) -> Aggregate:
         watched: Any = Watched(exchange)
