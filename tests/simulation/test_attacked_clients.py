@@ -123,6 +123,9 @@ def test_an_experiment_has_one_line_of_it(experiment_file: Path) -> None:
     assert clean != hostile
     settings = yaml.safe_load((folders[1] / "experiment.yaml").read_text())["attack"]
     assert settings == {"sign_flip": {"attackers": ["silo-3"], "factor": 10.0}}
+    cards = [(folder / "adapter" / "README.md").read_text() for folder in folders]
+    assert "hostile" not in cards[0]
+    assert "hostile on purpose, in a simulation: `attack: sign_flip`" in cards[1]
 
 
 def test_hostile_clients_are_named(experiment_file: Path) -> None:

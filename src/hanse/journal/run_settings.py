@@ -62,6 +62,11 @@ class RunSettings:
         return _names(self.values.get("privacy"))
 
     @property
+    def attack(self) -> str:
+        """The name of the attack of a simulation; empty if all clients were honest."""
+        return _names(self.values.get("attack"))
+
+    @property
     def rounds(self) -> int | None:
         """The number of rounds."""
         rounds = self.values.get("rounds")

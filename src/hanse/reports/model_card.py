@@ -1,6 +1,7 @@
 """The model card of a run's adapter."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +19,31 @@ from hanse.reports.privacy import assumptions, privacy
 from hanse.reports.secure_sums import secure_sums
 
 
-def model_card(
-    settings: Mapping[str, Any],
-    clients: int,
-    rounds: Sequence[RoundRecord],
-    adapter: Path,
-    left: Sequence[str] = (),
-    personal: Sequence[str] = (),
-    deployed: bool = False,
-    account: PrivacyRecord | None = None,
-) -> str:
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run as its adapter's card shows it.
+
+    clients: how many took part. rounds: their records.
+    left: kinds of adapters that each client keeps, and that are not in the adapter's folder.
+    personal: tensors in the folder of which each client keeps its own.
+    deployed: whether the clients were on other machines.
+    account: of differential privacy, if the run has one.
+    """
+
+    clients: int
+    rounds: Sequence[RoundRecord]
+    left: Sequence[str] = ()
+    personal: Sequence[str] = ()
+    deployed: bool = False
+    account: PrivacyRecord | None = None
+
+
+def model_card(settings: Mapping[str, Any], outcome: Outcome, adapter: Path) -> str:
     """A model card in Markdown: the adapter, its training, its scores, and code that loads it.
 
     The card goes to others: it names files and models without the folders that they lie in.
 
-    settings: the experiment, resolved. clients: how many took part.
-    adapter: the folder where it is. left: kinds of adapters that each client keeps, and that are
-        not in the folder. personal: tensors in the folder of which each client keeps its own.
-    deployed: whether the clients were on other machines.
-    account: of differential privacy, if the run has one.
+    settings: the experiment, resolved. adapter: the folder where it is.
     """
     rows, run = settings["data"], RunSettings(settings, "")
     base = settings["model"]["model_name_or_path"]
@@ -47,22 +54,20 @@ def model_card(
         experiment=settings,
         repository=hub_id(base),
         base=hub_id(base) or Path(base).name,
-        clients=clients,
+        clients=outcome.clients,
         length=_length(settings["train"]),
         data="each client's own file" if files and all(files) else _shown(rows["path"]),
-        algorithm=run.algorithm,
-        compression=run.compression,
-        mechanism=run.mechanism,
-        secure_sums=secure_sums(rounds, deployed),
-        privacy=privacy(account),
-        assumptions=assumptions(account),
+        run=run,
+        secure_sums=secure_sums(outcome.rounds, outcome.deployed),
+        privacy=privacy(outcome.account),
+        assumptions=assumptions(outcome.account),
         usage=usage(adapter, '"path/to/this/folder"', rows["labels"]),
         outputs=list(adapter_files.labels(adapter).values()),
         version=__version__,
-        left=" and ".join(f"`{kind.lower()}`" for kind in left),
-        personal=personal,
-        before=rounds[0].test if rounds else {},
-        after=rounds[-1].test if rounds else {},
+        left=" and ".join(f"`{kind.lower()}`" for kind in outcome.left),
+        personal=outcome.personal,
+        before=outcome.rounds[0].test if outcome.rounds else {},
+        after=outcome.rounds[-1].test if outcome.rounds else {},
     )
 
 

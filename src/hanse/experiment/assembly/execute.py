@@ -3,7 +3,7 @@
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -25,7 +25,7 @@ from hanse.journal.run_folder import read_rounds
 from hanse.journal.tracking import following
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
-from hanse.reports.model_card import model_card
+from hanse.reports.model_card import Outcome, model_card
 from hanse.reports.run.page import write_report
 
 log = logging.getLogger(__name__)
@@ -67,21 +67,11 @@ def finish(simulation: Simulation, folder: Path) -> None:
     checkpoint = latest(folder)
     if checkpoint is None:
         raise UserError(f"{folder} has no checkpoint that can be read.")
-    experiment, learner = simulation.experiment, simulation.learner
-    algorithm, state = build_algorithm(experiment), ServerState.restored(checkpoint).algorithm_state
+    learner, state = simulation.learner, ServerState.restored(checkpoint).algorithm_state
+    algorithm = build_algorithm(simulation.experiment)
     learner.load(algorithm.model(state))
-    shared = algorithm.shared(state)
-    # In a fresh adapter, tensors that the federation has not trained have no effect.
-    left_out = learner.unshared(shared) if experiment.adapter.source is None else []
     with atomic_files.folder(folder / "adapter", replace=True) as draft:
-        learner.save(draft, left_out)
-        personal = learner.personal(shared, left_out)
-        clients = len(experiment.participant_names)
-        values = experiment.resolved()
-        deployed, rounds = (folder / DEPLOYED).is_file(), read_rounds(folder)
-        account = record_files.read(folder / PRIVACY, PrivacyRecord)
-        card = model_card(values, clients, rounds, draft, left_out, personal, deployed, account)
-        (draft / "README.md").write_text(card, encoding="utf-8")
+        _save_adapter(simulation, folder, algorithm.shared(state), draft)
         report(Work(Activity.REOPENING_ADAPTER))
         try:
             learner.reopen(draft)
@@ -92,6 +82,26 @@ def finish(simulation: Simulation, folder: Path) -> None:
             ) from error
     report(Work(Activity.WRITING_REPORT))
     write_report(folder)
+
+
+def _save_adapter(
+    simulation: Simulation, folder: Path, shared: Collection[str], draft: Path
+) -> None:
+    """Save the adapter with its card into `draft`; shared: tensors that clients train together."""
+    experiment, learner = simulation.experiment, simulation.learner
+    # In a fresh adapter, tensors that the federation has not trained have no effect.
+    left = learner.unshared(shared) if experiment.adapter.source is None else []
+    learner.save(draft, left)
+    outcome = Outcome(
+        clients=len(experiment.participant_names),
+        rounds=read_rounds(folder),
+        left=left,
+        personal=learner.personal(shared, left),
+        deployed=(folder / DEPLOYED).is_file(),
+        account=record_files.read(folder / PRIVACY, PrivacyRecord),
+    )
+    card = model_card(experiment.resolved(), outcome, draft)
+    (draft / "README.md").write_text(card, encoding="utf-8")
 
 
 def finished(folder: Path) -> bool:
