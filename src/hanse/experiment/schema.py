@@ -28,6 +28,7 @@ from hanse.experiment.sections import (
     Data,
     Deployment,
     Evaluation,
+    Rule,
     SettingsModel,
     Spec,
     listed,
@@ -92,7 +93,7 @@ class Experiment(SettingsModel):
     objective: Spec = "sft"
     train: TrainingSettings = TrainingSettings()
     algorithm: Spec = "fedavg"
-    aggregator: Spec = "mean"
+    aggregator: Rule = "mean"
     compression: CompressionSettings = CompressionSettings()
     privacy: Spec | None = None
     evaluation: Evaluation = Evaluation()

@@ -5,7 +5,15 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from hanse import registry
 from hanse.data.formats.system_turns import System
@@ -14,6 +22,22 @@ from hanse.errors import UserError
 from hanse.experiment.validation import HASH, VISIBLE
 
 Spec = str | dict[str, Any]  # a part: "name", or {name: {setting: value}}
+
+
+def _one_rule(value: Any) -> Any:
+    """The spec of the rule that combines updates; raises ValueError if there are several."""
+    if isinstance(value, list | dict) and len(value) > 1:
+        names = [name for spec in value for name in (spec if isinstance(spec, dict) else [spec])]
+        raise ValueError(
+            f"aggregator names {' and '.join(map(str, names)):.200}, and one rule combines the "
+            "updates; choose one of them. (Secure sums hide the single updates that a robust rule "
+            "compares, so no rule does both.)"
+        )
+    return value
+
+
+Rule = Annotated[Spec, BeforeValidator(_one_rule)]
+
 Share = Annotated[float, Field(ge=0, lt=1)]
 Word = Annotated[str, Field(pattern=VISIBLE)]  # a label as the model writes it
 Amount = Annotated[int, Field(ge=0, strict=True)] | Share  # a count, or a share below 1

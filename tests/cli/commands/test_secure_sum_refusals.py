@@ -87,7 +87,11 @@ REFUSED = {
     "8 bits": (["aggregator={secagg: {bits: 8}}"], "secagg.bits is 8; input should be 16, 32"),
     "another rule beside it": (
         ["aggregator={secagg: {}, mean: {}}"],
-        "one part of aggregators is written as `name` or `name: {setting: value}`, but there are 2",
+        "aggregator names secagg and mean, and one rule combines the updates; choose one of them.",
+    ),
+    "a robust rule beside it": (
+        ["aggregator=[secagg, {krum: {attackers: 1}}]"],
+        "aggregator names secagg and krum, and one rule combines the updates; choose one of them.",
     ),
 }
 
