@@ -31,7 +31,6 @@ PARTS = Path(__file__).parent / "parts"
 OUTSIDE = {
     "algorithms": [
         "layout_plan.py:LayoutPlan",
-        "logit_distillation.py:LogitDistillation",
         "mentors.py:Mentored",
         "owner_emulator.py:OwnerEmulator",
     ],

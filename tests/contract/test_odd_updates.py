@@ -40,8 +40,13 @@ def tensors(change: Callable[[Named], Mapping[str, Tensor]]) -> Change:
 
 
 def first(change: Callable[[Tensor], Tensor]) -> Change:
-    """A change of the first tensor."""
-    return tensors(lambda t: {**t, min(t): change(t[min(t)])})
+    """A change of the first tensor of floats."""
+
+    def changed(named: Named) -> Named:
+        name = min(name for name, tensor in named.items() if tensor.is_floating_point())
+        return {**named, name: change(named[name])}
+
+    return tensors(changed)
 
 
 def one_value(value: float) -> Change:

@@ -9,7 +9,10 @@ import torch
 from contract.cases import CASES, PERSONAL, WHOLE, built
 from contract.rounds import Sizes, first, rounds
 
-NO_MEAN = {"feddyn": "its step takes h/α off the mean of the clients' tensors"}
+NO_MEAN = {
+    "feddyn": "its step takes h/α off the mean of the clients' tensors",
+    "feddistill": "the server's model learns what the clients predict, step by step",
+}
 NAMES = sorted({case.name for case in CASES} - NO_MEAN.keys() - WHOLE)
 UNLIKE = {"alpha": Sizes((2, 2.0), (2, 0.5)), "alpha and r": Sizes((2, 4.0), (4, 1.0))}
 

@@ -12,12 +12,12 @@ import safetensors.torch
 import torch
 
 from hanse.evaluation.perplexity import Perplexity
+from hanse.federation.algorithms.feddistill import FedDistill
 from hanse.federation.messages import Reply
 from hanse.journal.run_folder import read_ledger
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.tensors import layouts
-from parts.logit_distillation import LogitDistillation
 from toys import CLASSES, Meddler, Outcome, Toy, federate, held_out, same, silos, with_tensors
 
 TRAINING = TrainingSettings(
@@ -35,7 +35,7 @@ def clients() -> dict[str, Toy]:
 
 def go(folder: Path, k: int = K, rounds: int = ROUNDS, **settings: Any) -> Outcome:
     server = held_out(TRAINING, hidden=SERVER_WIDTH)
-    return federate(LogitDistillation(k), clients(), folder, server, rounds=rounds, **settings)
+    return federate(FedDistill(k), clients(), folder, server, rounds=rounds, **settings)
 
 
 def alone(toy: Toy) -> float:

@@ -44,7 +44,7 @@ STRAINS: dict[str, list[str]] = {
         "data.columns={prompt: question, chosen: better, rejected: worse}",
     ],
     "distillation by logits on public rows between unequal models": [
-        f"algorithm={PARTS}/logit_distillation.py:LogitDistillation",
+        "algorithm={feddistill: {k: 1, dtype: float16, temperature: 2}}",
         *("objective=classify", "data.public=DATA", "rounds=2"),
         "clients={silo-1: {model: {model_name_or_path: GPT2}}, "
         "silo-2: {model: {model_name_or_path: BERT}, adapter: {lora: {r: 2}}}, "

@@ -15,12 +15,11 @@ from hanse.experiment.loading import load
 from hanse.journal import run_folder
 from hanse.simulation import run as simulation
 from hanse.tensors.named import shapes
-from samples import ROOT, reviews, write_experiment, write_lines
+from samples import reviews, write_experiment, write_lines
 from stopping import ctrl_c
 from tiny_models import save_llama
 
 Words = Sequence[str]
-PART = f"{ROOT}/tests/parts/logit_distillation.py:LogitDistillation"
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def words(
     """A causal model of another architecture, an encoder, and one with another tokenizer."""
     public = write_lines(tmp_path_factory.mktemp("public") / "rows.jsonl", reviews(24, seed=5))
     return [
-        f"algorithm={{{PART}: {{k: 1}}}}",
+        "algorithm={feddistill: {k: 1}}",
         f"data.public={public}",
         "rounds=2",
         f"clients={{silo-1: {{model: {{model_name_or_path: {tiny_gpt2}}}}}, "

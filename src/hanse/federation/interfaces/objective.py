@@ -17,7 +17,8 @@ class Objective(ABC):
     # "answer_pairs" of which one is chosen, or "verdicts" on answers.
     example_kind: ClassVar[str] = "tokens"
     # `loss` calls `forward` or `scores` once, and nothing else that needs the model, so several
-    # clients can train in one forward pass. Always false for a class that overrides `rollout`.
+    # clients can train in one forward pass. Always false for a class that overrides `rollout` or
+    # `with_targets`.
     batchable: ClassVar[bool] = True
     # Models beside the trained one that the loss uses at clients, by their names in `models`. A
     # loss that uses some is not batchable.
@@ -25,7 +26,8 @@ class Objective(ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls.batchable = cls.batchable and cls.rollout is Objective.rollout
+        kept = cls.rollout is Objective.rollout and cls.with_targets is Objective.with_targets
+        cls.batchable = cls.batchable and kept
 
     @abstractmethod
     def loss(self, learner: Learner, batch: Any) -> Tensor:
@@ -42,6 +44,14 @@ class Objective(ABC):
         equal examples. By default the examples stay.
         """
         return examples
+
+    def with_targets(self, batch: Any, places: Sequence[int]) -> Any:
+        """The batch that `loss` is given, which has `items`, `tokens` and `examples`.
+
+        It overrides this to add what it knows of each of the split's examples, by their places in
+        the split. By default the batch stays.
+        """
+        return batch
 
     @property
     def rolls_out(self) -> bool:

@@ -95,7 +95,8 @@ class TrainingJob:
         for part, indices in enumerate(step):
             seed = self.context.derive(f"rollout/{number}/{part}")
             rows = [examples[index] for index in indices]
-            batches.append(self.learner.batch(rolled_out(self.objective, self.learner, rows, seed)))
+            batch = self.learner.batch(rolled_out(self.objective, self.learner, rows, seed))
+            batches.append(self.objective.with_targets(batch, indices))
         return batches
 
     def learning_rate(self, step: int, steps: int) -> float:
