@@ -105,6 +105,38 @@ def _end(row: dict[str, Any]) -> float:
     return float(row["loss"][max(row["loss"], key=int)])
 
 
+def privacy(measured: dict[str, dict[str, Any]]) -> Plot:
+    """Accuracy by ε: rows hidden in four silos, and silos hidden among 100 and 1,000.
+
+    measured: the rows of both benchmarks, by name.
+    """
+    curves: dict[str, dict[float, dict[str, Any]]] = {}
+    for benchmark, lines in measured.items():
+        for name, row in lines.items():
+            silos, _, epsilon = name.rpartition("ε ")
+            if not epsilon.isdigit() or "runs" not in row:
+                continue
+            hidden = "rows of 4 silos" if benchmark == "row_privacy" else silos.rstrip(", ")
+            curves.setdefault(hidden, {})[float(epsilon)] = row
+
+    def paint(axes: Axes) -> None:
+        for index, (name, points) in enumerate(curves.items()):
+            budgets = sorted(points)
+            reached = [100 * points[each]["accuracy"] for each in budgets]
+            seeds = [[100 * value for value in points[each]["seeds"]] for each in budgets]
+            places = [each * 1.03 ** (index - 1) for each in budgets]  # or lines cover each other
+            [line] = axes.plot(places, reached, "o-", markersize=4, label=name)
+            lows, highs = [min(own) for own in seeds], [max(own) for own in seeds]
+            axes.vlines(places, lows, highs, color=line.get_color(), linewidth=1)
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlabel("ε of the whole run")
+        axes.set_ylabel("accuracy, %")
+        legend(axes)
+
+    return Plot("privacy", "", "", paint, [3.0])
+
+
 def frozen(ways: dict[str, Any]) -> Plot:
     """Accuracy by how much of the encoder is frozen: nothing, its embeddings, layer by layer."""
     known = [way for way in ways.values() if way.get("frozen") is not None]
@@ -186,6 +218,9 @@ if __name__ == "__main__":
         put(frozen(ways))
     if results("wire").exists():
         put(wire(json.loads(results("wire").read_text())["rows"]))
+    prices = [name for name in ("row_privacy", "privacy_price") if results(name).exists()]
+    if prices:
+        put(privacy({name: json.loads(results(name).read_text())["rows"] for name in prices}))
     if results("profile_step").exists():
         put(profile_step(json.loads(results("profile_step").read_text())["cases"]))
     if (demo := ROOT / "runs" / "quickstart").exists():

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cells import counted, percent, points, rates, standing, ticked
 from spread import over_seeds
 
 
@@ -37,7 +38,7 @@ def _beside_plain(both: dict[str, Any] | None) -> list[str]:
         "",
         f"Seed {both['seed']} with `model.products: plain`, as transformers and PEFT compute: "
         f"{100 * both['plain']['accuracy']:.2f} %; hanse's kernels are ahead by "
-        f"{_points(both['ahead'])} points on the same reviews.",
+        f"{points(both['ahead'])} points on the same reviews.",
     ]
 
 
@@ -87,32 +88,32 @@ def comparison(result: dict[str, Any]) -> list[str]:
     own = next((row["own_items"] for row in some if row.get("own_items")), 0)
     return [
         *lines,
-        f"{_counted(result, some)} Intervals of 95 %: paired over reviews, each a mean over the "
+        f"{counted(result, some)} Intervals of 95 %: paired over reviews, each a mean over the "
         "seeds, which holds for these deals of the reviews alone; over the seeds' differences "
         "(Student's t), which holds for deals like these. Silos hold "
         f"out {own:,.0f} reviews, which are scored with what each silo keeps; the server has none "
         "of the models of methods that keep one at each silo, so it has no score of these. "
-        + _rates(result)
+        + rates(result)
         + " Seconds are of a round, on the same reviews for all, one at a time.",
     ]
 
 
 def _compared(name: str, row: dict[str, Any]) -> str:
     if "no_result" in row:
-        return f"| {_ticked(name)} | no result: {row['no_result']} | | | | | |"
+        return f"| {ticked(name)} | no result: {row['no_result']} | | | | | |"
     server = ["—", "—", "—"]
     if row.get("family") != "personal":
         server = [f"{100 * row['accuracy']:.1f} %"]
-        server += [_points(row["ahead"]), _points(row["ahead_by_seed"])]
+        server += [points(row["ahead"]), points(row["ahead_by_seed"])]
     own, sent, spent = "—", "—", "—"
     if row["own_accuracy"] is not None:
-        ahead = _points(row["own_ahead"])
+        ahead = points(row["own_ahead"])
         own = f"{100 * row['own_accuracy']:.1f} %" + (f", {ahead}" if ahead else "")
     if row["up_bytes"] is not None:
         sent = f"{row['up_bytes'] / 1e6:.2f}, {row['down_bytes'] / 1e6:.2f} MB"
     if "training_seconds" in row:
         spent = f"{row['training_seconds']:.1f} s, {row['server_seconds']:.2f} s"
-    return f"| {_ticked(name)} | {' | '.join(server)} | {own} | {sent} | {spent} |"
+    return f"| {ticked(name)} | {' | '.join(server)} | {own} | {sent} | {spent} |"
 
 
 def adapters(result: dict[str, Any]) -> list[str]:
@@ -126,24 +127,24 @@ def adapters(result: dict[str, Any]) -> list[str]:
     ]
     base = result.get("base")
     if base:
-        lines.append(f"| base: before any training | | | {_standing(base)} | | | | | |")
+        lines.append(f"| base: before any training | | | {standing(base)} | | | | | |")
     lines += [_adapter(name, row) for name, row in shown.items()]
     return [
         *lines,
         "",
-        f"{_counted(result, [base or {}])} Intervals of 95 %: paired over reviews, each a mean "
+        f"{counted(result, [base or {}])} Intervals of 95 %: paired over reviews, each a mean "
         "over the seeds, which holds for these deals of the reviews alone; over the seeds "
         "(Student's t), which holds for deals like these. Bytes are those of all four "
-        "silos, both ways; the count has the classification head in it. " + _rates(result),
+        "silos, both ways; the count has the classification head in it. " + rates(result),
     ]
 
 
 def _adapter(name: str, row: dict[str, Any]) -> str:
     if "no_result" in row:
-        return f"| {_ticked(name)} | | | no result: {row['no_result']} | | | | | |"
+        return f"| {ticked(name)} | | | no result: {row['no_result']} | | | | | |"
     return (
-        f"| {_ticked(name)} | {row['trained']:,} ({_percent(row['share'])} %) "
-        f"| {_size(row['bytes'])} | {_standing(row['federated'])} | {_beside(row, 'alone')} "
+        f"| {ticked(name)} | {row['trained']:,} ({percent(row['share'])} %) "
+        f"| {_size(row['bytes'])} | {standing(row['federated'])} | {_beside(row, 'alone')} "
         f"| {_beside(row, 'centralised')} | {row['seconds']:.1f} s |"
     )
 
@@ -167,7 +168,7 @@ def wire(result: dict[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"{_counted(result, [rows['base']])} The loss in the third column is that of 500 "
+        f"{counted(result, [rows['base']])} The loss in the third column is that of 500 "
         "validation reviews. "
         "Intervals of 95 %: paired over reviews, each a mean over the seeds; over the seeds' "
         "differences (Student's t). Bytes are those of all uploads of four silos, messages whole. "
@@ -179,9 +180,9 @@ def wire(result: dict[str, Any]) -> list[str]:
 
 def _on_the_wire(name: str, row: dict[str, Any], none: dict[str, Any]) -> str:
     if "no_result" in row:
-        return f"| {_ticked(name)} | no result: {row['no_result']} | | | | | | |"
+        return f"| {ticked(name)} | no result: {row['no_result']} | | | | | | |"
     losses = ", ".join(f"{loss:.4f}" for loss in row["loss"].values())
-    both = "; ".join(filter(None, (_points(row.get("ahead")), _points(row.get("ahead_by_seed")))))
+    both = "; ".join(filter(None, (points(row.get("ahead")), points(row.get("ahead_by_seed")))))
     of_seeds = [
         one["test_loss"] / plain["test_loss"]
         for one, plain in zip(row["runs"], none["runs"], strict=True)
@@ -190,23 +191,17 @@ def _on_the_wire(name: str, row: dict[str, Any], none: dict[str, Any]) -> str:
         f"{one:.2f}" for one in of_seeds
     )
     if name in ("base", "centralised"):
-        return f"| {name} | — | {losses} | — | {_standing(row)} | {both} | {ratio} | — |"
-    share = f", {_percent(row['share'])} %" if "share" in row else ""
+        return f"| {name} | — | {losses} | — | {standing(row)} | {both} | {ratio} | — |"
+    share = f", {percent(row['share'])} %" if "share" in row else ""
     until = "not reached" if row["bytes_until"] is None else f"{row['bytes_until'] / 1e6:.2f} MB"
     if row["bytes_until"] is None and row["reached"]:
         until = f"reached with {row['reached']} of {len(row['runs'])} seeds"
     if row is none:
         until = ratio = ""
     return (
-        f"| `{name}` | {row['up_bytes']:,.0f}{share} | {losses} | {until} | {_standing(row)} "
+        f"| `{name}` | {row['up_bytes']:,.0f}{share} | {losses} | {until} | {standing(row)} "
         f"| {both} | {ratio} | {row['link_seconds']:.3f} |"
     )
-
-
-def _standing(kind: dict[str, Any]) -> str:
-    interval = kind["over_seeds"]
-    spread = f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""
-    return f"{100 * kind['accuracy']:.1f} %{spread}"
 
 
 def _beside(row: dict[str, Any], name: str) -> str:
@@ -215,52 +210,12 @@ def _beside(row: dict[str, Any], name: str) -> str:
         return "— | —"
     kind, pairs = row[name], zip(row[name]["seeds"], row["federated"]["seeds"], strict=True)
     by_seed = over_seeds([own - other for own, other in pairs])
-    both = "; ".join(filter(None, (_points(kind["ahead_of_federated"]), _points(by_seed))))
+    both = "; ".join(filter(None, (points(kind["ahead_of_federated"]), points(by_seed))))
     return f"{100 * kind['accuracy']:.1f} % | {both}"
-
-
-def _counted(result: dict[str, Any], some: list[dict[str, Any]]) -> str:
-    """On how many reviews, and over which seeds."""
-    seeds = result.get("protocol", result)["seeds"]
-    items = result.get("test_items") or next(row["test_items"] for row in some)
-    named = ", ".join(map(str, seeds))
-    return f"Means over seeds {named}; {items:,.0f} test reviews, the same for all."
-
-
-def _rates(result: dict[str, Any]) -> str:
-    """How learning rates were chosen, and which they are."""
-    if "families" not in result:  # measured by the former protocol
-        named = ", ".join(f"{_ticked(name)} {rate:g}" for name, rate in result["rates"].items())
-        return f"Learning rates, by 500 validation reviews of one seed's deal: {named}."
-    found = []
-    for name, family in result["families"].items():
-        tried = [float(rate) for rate in family["tried"]]
-        found.append(f"{name} {family['rate']:g} (tried {min(tried):g} to {max(tried):g})")
-    deals = len(result["protocol"]["deals"])
-    return f"Learning rates of families, by validation on {deals} further deals: " + (
-        "; ".join(found) + "."
-    )
 
 
 def _size(count: float) -> str:
     return f"{count / 1e6:.2f} MB" if count < 1e7 else f"{count / 1e6:.0f} MB"
-
-
-def _ticked(name: str) -> str:
-    algorithm, *rest = name.split(", ")
-    return ", ".join([f"`{algorithm}`", *rest])
-
-
-def _points(bounds: list[float] | None) -> str:
-    if bounds is None:
-        return ""
-    value, low, high = (100 * bound for bound in bounds)
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
-
-
-def _percent(share: float) -> str:
-    """Two digits of a share in percent, and no power of ten."""
-    return f"{100 * share:.2g}" if share < 0.995 else f"{100 * share:.0f}"
 
 
 def learned_codec(result: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cost_tables as cost
+import privacy_tables as privacy
 import quality_tables as quality
 import robust_tables
 import run_tables as run
@@ -44,6 +45,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "secagg": secagg_tables.secagg,
     "fedkseed": wire.fedkseed,
     "robust": robust_tables.robust,
+    "privacy_price": privacy.privacy_price,
+    "row_privacy": privacy.row_privacy,
 }
 
 
