@@ -188,8 +188,14 @@ class ToyLearner(Learner):
                 y = y + self._live[self.toy.beside]
             return y if self._residual is None else y + x @ self._residual.product().T
         if self.toy.hidden:
-            x = torch.tanh(x @ self._live["inner"].T + self._live["inner bias"])
+            x = self.hidden_states(batch)[-1]
         return x @ self._live["weight"].T + self._live["bias"]
+
+    def hidden_states(self, batch: Batch, base: bool = False) -> Tensor:
+        """Those of the hidden layer, or the points."""
+        if not self.toy.hidden:
+            return batch.x[None]
+        return torch.tanh(batch.x @ self._live["inner"].T + self._live["inner bias"])[None]
 
     def fit(
         self,

@@ -22,7 +22,8 @@ class Case(NamedTuple):
         """What the toys train; most algorithms do as well without LoRA."""
         if self.name in WHOLE:
             return {"whole": True}
-        return {"rank": 2 if self.name in LORA else 0, "beside": BESIDE.get(self.name, "")}
+        form = {"rank": 2 if self.name in LORA else 0, "beside": BESIDE.get(self.name, "")}
+        return {**form, "models": MODELS.get(self.name, {})}
 
 
 # Variants of one algorithm that its defaults do not reach. An algorithm without a line here is
@@ -31,6 +32,8 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "fedprox": [{"mu": 0.1}],
     "diloco": [{}, {"fragments": 2}],
     "fedper": [{"share": ("weight",)}],
+    "fedkd": [{"hidden_states": True}],
+    "fedcollm": [{"public_steps": 2, "initial_steps": 1}],
     "fedkseed": [{}, {"seeds": 64, "pro": True, "epsilon": 0.01}],
     "fedopt": [
         {"optimizer": "adam", "learning_rate": 0.1},
@@ -44,6 +47,7 @@ LORA = {  # those that are about LoRA's factors
     *("hetlora", "lora_fair", "pftt", "fed_sb"),
 }
 BESIDE = {"pftt": "layer.bottleneck_up.bias", "fed_sb": "layer.core_r"}  # what they look for
+MODELS = {"fedkd": {"mentor": 6}, "fedcollm": {"large": 6}}  # hidden widths of those beside
 # Those that change all weights in place, which `fit` does not; tests of their own compare them with
 # a sequential training.
 WHOLE = {"fedkseed", "fedkseed_sums"}

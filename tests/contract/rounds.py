@@ -17,6 +17,7 @@ from toys import QUICK, Toy, ToyLearner, held_out, points, silos
 # Algorithms whose step is a mean with these settings only.
 MEANS: dict[str, dict[str, Any]] = {
     "fedopt": {"optimizer": "momentum", "beta_1": 0.0},
+    "fedcollm": {"public_steps": 0},
     "diloco": {"learning_rate": 1.0, "momentum": 0.0},
 }
 PROBE = points(7, 20)
@@ -98,12 +99,10 @@ def rounds(
 ) -> list[Round]:
     """Rounds with clients whose memory lasts, and plain means."""
     (rank, scale), (server_rank, server_scale) = sizes
-    own, beside = case.adapter, case.adapter["beside"]
-    serving = replace(
-        held_out(rank=min(own["rank"], 1) * server_rank, beside=beside), scale=server_scale
-    )
+    own, of_lora = case.adapter, min(case.adapter["rank"], 1)
+    serving = replace(held_out(**{**own, "rank": of_lora * server_rank}), scale=server_scale)
     makes, profiles, memories = {}, {}, {}
-    for name, toy in silos(clients, QUICK, rank=min(own["rank"], 1) * rank, beside=beside).items():
+    for name, toy in silos(clients, QUICK, **{**own, "rank": of_lora * rank}).items():
         makes[name], memories[name] = Noted(**{**vars(toy), "scale": scale}), {}
         profiles[name] = ClientProfile(name, 8, {"rank": float(rank), "scaling": scale})
     found: list[Round] = []

@@ -18,6 +18,7 @@ def check_declared(experiment: Experiment) -> None:
                 f"{suggestion(name, used)}; {advice} it out.",
                 ("models", name),
             )
+    _check_co_trained(experiment)
 
 
 def client_models(experiment: Experiment) -> tuple[str, ...]:
@@ -54,6 +55,20 @@ def _named(experiment: Experiment, *users: tuple[str, tuple[str, ...]]) -> tuple
                     ("models",),
                 )
     return tuple(dict.fromkeys(name for _, names in users for name in names))
+
+
+def _check_co_trained(experiment: Experiment) -> None:
+    """Refuse a frozen model where the algorithm trains it together with the trained one."""
+    for client in ("", *experiment.clients):
+        own = experiment.for_client(client) if client else experiment
+        for name in build_algorithm(experiment).co_trained:
+            if own.models[name].adapter is None:
+                place = ".".join([*(("clients", client) if client else ()), "models", name])
+                raise SettingError(
+                    f"{_algorithm(experiment)} trains {place}, which has no adapter and would stay "
+                    f"as it is; give it one, such as {place}.adapter=lora.",
+                    ("models", name),
+                )
 
 
 def _check_public(experiment: Experiment) -> None:

@@ -24,9 +24,11 @@ def scores(
     if not asked or not client.learner.examples("test"):
         return Update(weight=0.0)
     start = time.perf_counter()
-    client.learner.load(method.algorithm.personalized(instruction, client))
+    algorithm, learner = method.algorithm, client.learner
+    kept = learner.models[algorithm.keeps] if algorithm.keeps else learner
+    kept.load(algorithm.personalized(instruction, client))
     numbers: dict[str, float] = {}
     for task in asked:
-        numbers |= task.evaluate(client.learner, "test").metrics
+        numbers |= task.evaluate(kept, "test").metrics
     numbers["seconds"] = time.perf_counter() - start
     return Update({}, numbers, weight=float(len(client.learner.examples("test"))))

@@ -12,16 +12,12 @@ from hanse.data.example import Example
 from hanse.data.tokenization.token_cache import Tokenized
 from hanse.experiment.assembly import client_adapters, client_examples, in_place, privacy, quorum
 from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
+from hanse.experiment.assembly.co_trained import check_co_trained
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.method import build_method, method_remarks, refuse_unserved
 from hanse.experiment.assembly.named_models import Examples, Holders, by_holder, naming
 from hanse.experiment.assembly.preconditions import refuse_unmet
-from hanse.experiment.assembly.resources import (
-    Resources,
-    adapter_settings,
-    outputs,
-    replaced_head,
-)
+from hanse.experiment.assembly.resources import Resources, adapter_settings, outputs, replaced_head
 from hanse.experiment.assembly.schedule import schedule_of
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 from hanse.federation.client import ClientEndpoint
@@ -204,6 +200,7 @@ def simulate(
     learner, differ = _server(holders, experiment), build_algorithm(experiment).clients_may_differ
     clients = {n: _simulated_client(holders, learner, n, experiment, differ) for n in settings}
     notes += _notes(experiment, method, learner, only)
+    notes += check_co_trained(experiment, [learner, *(own.learner for own in clients.values())])
     unread = client_examples.unread_columns(rows, learner.backbone.head.reads)
     remarks = (*dataset.remarks, *unread, *_cut(examples, experiment, learner, clients), *notes)
     return Simulation(experiment, resources, replace(dataset, remarks=remarks), learner, clients)

@@ -38,8 +38,9 @@ class Algorithm(ABC):
     client_models: ClassVar[tuple[str, ...]] = ()
     server_models: ClassVar[tuple[str, ...]] = ()
     needs_public: ClassVar[tuple[str, ...]] = ()  # whose learner has the split: server, clients
-    # Clients draw some shared tensors, so other machines cannot go on from the server's adapter.
-    redraws: ClassVar[bool] = False
+    co_trained: ClassVar[tuple[str, ...]] = ()  # those that train on the trained one's batches
+    keeps: ClassVar[str] = ""  # the model of `personalized`, in `models`; empty: the trained one
+    redraws: ClassVar[bool] = False  # clients draw shared tensors; the server's adapter lacks them
     fits_once: ClassVar[bool] = False  # `train` reads a client's rows by one `fit` alone
     whole_model: ClassVar[bool] = False  # all weights change in place, and there is no adapter
 
@@ -75,10 +76,7 @@ class Algorithm(ABC):
         """Raise MessageError for contents of an update of the right layout that cannot be."""
 
     def max_weight(self, profile: ClientProfile) -> float:
-        """The largest weight that this client's update may have; a larger one is refused.
-
-        By default the number of its declared examples. Equal weights must override it.
-        """
+        """The largest weight that is accepted of this client; equal weights must override it."""
         return max(1.0, profile.examples)
 
     def measured(self, tensors: Tensors) -> Mapping[str, Tensors]:

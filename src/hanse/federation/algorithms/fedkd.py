@@ -1,0 +1,112 @@
+"""FedKD (Wu et al. 2022, 2108.13323): a mentor stays at each client, and a mentee is averaged."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.nn.functional import mse_loss
+
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.distillation.mutual import answers, pull
+from hanse.federation.interfaces.algorithm import Client
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.objective import Objective
+from hanse.federation.messages import Instruction, Update
+from hanse.tensors.named import Tensors, add_prefix, strip_prefix, subtract
+
+MENTOR, PREFIX, PROJECTION = "mentor", "mentor.", "projection"
+
+
+@dataclass(frozen=True)
+class MutualDistillation(Objective):
+    """Lₜ + Lₛ of a mentor t and a mentee s, each of which gets the gradient of its own loss alone.
+
+    Lₜ = CEₜ + [KL(pₛ ‖ pₜ) + Lʰ]/Z and Lₛ = CEₛ + [KL(pₜ ‖ pₛ) + Lʰ]/Z with Z = CEₜ + CEₛ (sections
+    2.2 and 2.3 of the paper). Z, and the other model's p in each KL, are constants to the gradient.
+    CE and KL are means over the items of a micro-batch, so Z is the same for all of them.
+
+    distill: with KL. hidden: with Lʰ = MSE(Hₜ, W·Hₛ) over the last layer's states at the labelled
+    places; it is counted once in the sum, where both models and W get their gradients of it. The
+    paper names no layer: the last is a reconstruction. Its term of attention maps is left out.
+    projection: W, (mentor's width, mentee's width); None: the widths are equal, and W the identity.
+    """
+
+    batchable: ClassVar[bool] = False
+    models: ClassVar[tuple[str, ...]] = (MENTOR,)
+
+    distill: bool = True
+    hidden: bool = False
+    projection: Parameter | None = None
+
+    def parameters(self) -> dict[str, Parameter]:
+        return {} if self.projection is None else {PROJECTION: self.projection}
+
+    def loss(self, learner: Learner, batch: Any) -> Tensor:
+        mentor = learner.models[MENTOR]
+        teacher, student = answers(mentor, batch), answers(learner, batch)
+        loss = teacher.loss + student.loss
+        z = loss.detach().clamp(min=torch.finfo(loss.dtype).tiny)
+        if self.distill:
+            loss = loss + (pull(teacher, student) + pull(student, teacher)) / z
+        if self.hidden:
+            loss = loss + self._distance(mentor, learner, batch) / z
+        return loss
+
+    def _distance(self, mentor: Learner, learner: Learner, batch: Any) -> Tensor:
+        """The mean squared difference of the last layers' states, after the projection."""
+        theirs, own = (model.hidden_states(batch)[-1] for model in (mentor, learner))
+        return mse_loss(own if self.projection is None else own @ self.projection.T, theirs)
+
+
+@dataclass(frozen=True)
+class FedKD(FedAvg):
+    """A client trains a mentor and a mentee in the same steps; the mentees' changes are averaged.
+
+    Both learn their rows and each other's answers, weighted less while both are often wrong. The
+    mentor, and the projection between unequal widths, never leave the client, which is scored by
+    its mentor. The mentee is `model`, the mentor is `models.mentor`, with the same tokens or
+    classes. Their cross-entropy takes the place of the objective's loss. What is sent does not
+    depend on the losses; `compression: [svd]` is the paper's codec.
+
+    distillation: with both divergences. hidden_states: with the distance of hidden states, at the
+    cost of a second forward pass of each model.
+    """
+
+    client_models: ClassVar[tuple[str, ...]] = (MENTOR,)
+    co_trained: ClassVar[tuple[str, ...]] = (MENTOR,)
+    keeps: ClassVar[str] = MENTOR
+
+    distillation: bool = True
+    hidden_states: bool = False
+
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        learner, mentor = client.learner, client.learner.models[MENTOR]
+        mentor.load(self.personalized(instruction, client))
+        learner.load(instruction.tensors)
+        projection = _projection(client) if self.hidden_states else None
+        objective = MutualDistillation(self.distillation, self.hidden_states, projection)
+        result = learner.fit(objective=objective, beside=(MENTOR,))
+        client.memory.update(add_prefix(PREFIX, mentor.tensors()))
+        if projection is not None:
+            client.memory[PROJECTION] = projection.detach().cpu().clone()
+        change = subtract(learner.tensors(), instruction.tensors)
+        return Update(change, result.numbers(), weight=client.profile.examples)
+
+    def personalized(self, instruction: Instruction, client: Client) -> Tensors:
+        """The mentor's tensors."""
+        return strip_prefix(client.memory, PREFIX) or client.learner.models[MENTOR].initial()
+
+
+def _projection(client: Client) -> Parameter | None:
+    """W, as the last round has left it, or drawn; None for models of equal widths."""
+    learner = client.learner
+    batch = learner.batch(learner.examples("train")[:1])
+    with torch.no_grad():
+        mentor, own = (m.hidden_states(batch)[-1] for m in (learner.models[MENTOR], learner))
+    shape = mentor.shape[1], own.shape[1]
+    if shape[0] == shape[1]:
+        return None
+    drawn = torch.randn(shape, generator=client.context.generator(PROJECTION)) / shape[1] ** 0.5
+    return Parameter(client.memory.get(PROJECTION, drawn).clone().to(own.device))
