@@ -8,7 +8,7 @@ from hanse.errors import UserError
 from hanse.federation import constants
 from hanse.federation.accounting.silo_account import admit_training
 from hanse.federation.client_memory import LostMemory, MemoryStore
-from hanse.federation.client_scores import refuse_scores, scores
+from hanse.federation.client_scores import kept_model, refuse_scores, scores
 from hanse.federation.constants import MOST, Constants, ConstantStore
 from hanse.federation.delivery import files
 from hanse.federation.delivery.file_store import FileStore, MissingFile
@@ -132,6 +132,12 @@ def train_only(endpoint: ClientEndpoint, request: Request) -> Update:
     """The update of a first training, before any transform; the client remembers nothing of it."""
     client = _client(endpoint, request, {})
     return endpoint.method.algorithm.train(_instruction(endpoint, request, client), client)
+
+
+def own_model(endpoint: ClientEndpoint, request: Request) -> Learner:
+    """The learner of the model that a client would keep after the round of a request to score."""
+    client = _client(endpoint, request, endpoint.store.look(request.last_counted_round))
+    return kept_model(endpoint.method.algorithm, _instruction(endpoint, request, client), client)
 
 
 def _answer(endpoint: ClientEndpoint, request: Request) -> Update:

@@ -35,7 +35,7 @@ class Run:
     files: those that clients are sent before they train; `rounds` makes or reads them.
     holders: the clients that have them, as far as this process knows.
     sampling: the draw of rows in a client's trainings, if a mechanism hides them.
-    scored: by split, the digest of the last scored model, and its scores by task.
+    scored: by split and model, the digest of the last scored tensors, and their scores by task.
     """
 
     schedule: Schedule
@@ -48,7 +48,7 @@ class Run:
     sampling: Callable[[ClientProfile], Sampling] = field(default=no_sampling)
     files: RunFiles = field(default_factory=RunFiles)
     holders: set[str] = field(default_factory=set)
-    scored: dict[str, tuple[str, dict[str, Scores]]] = field(default_factory=dict)
+    scored: dict[tuple[str, str], tuple[str, dict[str, Scores]]] = field(default_factory=dict)
 
     @cached_property
     def releases(self) -> ReleaseLog:

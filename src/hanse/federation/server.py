@@ -55,7 +55,7 @@ def rounds(run: Run) -> Iterator[RoundRecord]:
         server_state, done = start(run, profiles), 0
         yield _evaluate_and_commit(run, 0, server_state, None, profiles)
     else:
-        server_state, done = _restored(run, checkpoint), checkpoint.round
+        server_state, done = restored(run, checkpoint), checkpoint.round
         for record in read_rounds(run.journal.folder):
             _report_round(run, record)
     for round in range(done + 1, run.schedule.rounds + 1):
@@ -111,7 +111,7 @@ def _constant_store(run: Run) -> ConstantStore:
     return ConstantStore(run.journal.folder / FOLDER)
 
 
-def _restored(run: Run, checkpoint: Checkpoint) -> ServerState:
+def restored(run: Run, checkpoint: Checkpoint) -> ServerState:
     """The server's state at a checkpoint; files and its learner's constants are the same again."""
     if run.method.sends_files:
         _use_files(run, files.read(run.journal.folder))

@@ -11,12 +11,13 @@ state/               the last checkpoints; a file's name carries its own hash
 summed.json          the clients of each round whose sum was revealed, under secure sums
 constants/           untrained tensors of the adapter, if it has any
 updates/             decoded updates of single clients, if they are collected
-clients/             each simulated client's memory
+clients/             each simulated client's memory, and its own adapter, if it has one
 tracking-id          the name of the run at its trackers, if it has any
 deployed-as          the name of the run at its silos, if they are on other machines
 log.jsonl            what their server did, line by line, if they are
 flower/              Flower's own files and logs, if they are
 adapter/             the result, in PEFT's format
+models/              the adapters of other models that the server trains
 report.html          all of it at a glance
 plots/               its plots, as PNG and SVG
 """

@@ -15,6 +15,7 @@ from hanse.experiment.assembly.assemble import Simulation, simulate
 from hanse.experiment.assembly.execute import go, reserved
 from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.schema import Experiment, build_trackers
+from hanse.federation.run import Run
 from hanse.journal import environment, yaml_text
 from hanse.journal.records import DEPLOYED
 from hanse.journal.run_folder import Journal
@@ -24,6 +25,7 @@ from hanse.learners import flops
 from hanse.learners.models.precision import compute_modes_from_json
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
+from hanse.simulation import own_models
 from hanse.simulation.clients_per_pass import decided
 from hanse.simulation.linked_clients import clients_of
 
@@ -58,7 +60,7 @@ def run(
     federated_dataset.note(folder, simulation.dataset, experiment)
     log.info("run folder %s", folder)
     _tell_keys(simulation)
-    return go(simulation, simulation.run(journal, clients_of(simulation, folder)), stop)
+    return _go(simulation, simulation.run(journal, clients_of(simulation, folder)), stop)
 
 
 def resume(
@@ -90,7 +92,14 @@ def resume(
     environment.same_data(folder, simulation.dataset.digest, simulation.dataset.public.digest)
     _tell_keys(simulation)
     run = simulation.run(Journal(folder), clients_of(simulation, folder))
-    return go(simulation, run, stop)
+    return _go(simulation, run, stop)
+
+
+def _go(simulation: Simulation, run: Run, stop: threading.Event | None) -> Path:
+    """Execute a run to the end, and save what its clients keep; return its folder."""
+    folder = go(simulation, run, stop)
+    own_models.save(simulation, run)
+    return folder
 
 
 def _tell_keys(simulation: Simulation) -> None:

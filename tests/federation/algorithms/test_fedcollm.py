@@ -58,7 +58,8 @@ def test_without_public_steps_it_is_fedavg(tmp_path: Path) -> None:
     ours = go(tmp_path / "ours", FedCoLLM(public_steps=0))
     plain = go(tmp_path / "plain", FedAvg())
     assert equal(ours, plain)
-    assert ours.records[-1].test == plain.records[-1].test
+    small = {n: v for n, v in ours.records[-1].test.items() if not n.startswith("large.")}
+    assert small == plain.records[-1].test
     assert not equal(go(tmp_path / "steps", FedCoLLM(public_steps=1)), plain)
 
 

@@ -23,6 +23,7 @@ from hanse.journal.privacy_record import PRIVACY, PrivacyRecord
 from hanse.journal.records import DEPLOYED
 from hanse.journal.run_folder import read_rounds
 from hanse.journal.tracking import following
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
 from hanse.reports.model_card import Outcome, model_card
@@ -63,7 +64,7 @@ def go(
 
 
 def finish(simulation: Simulation, folder: Path) -> None:
-    """Save the adapter with its card, and write the report."""
+    """Save the adapter with its card, and other models of the server, and write the report."""
     checkpoint = latest(folder)
     if checkpoint is None:
         raise UserError(f"{folder} has no checkpoint that can be read.")
@@ -72,16 +73,26 @@ def finish(simulation: Simulation, folder: Path) -> None:
     learner.load(algorithm.model(state))
     with atomic_files.folder(folder / "adapter", replace=True) as draft:
         _save_adapter(simulation, folder, algorithm.shared(state), draft)
-        report(Work(Activity.REOPENING_ADAPTER))
-        try:
-            learner.reopen(draft)
-        except UserError as error:
-            raise UserError(
-                f"{error} The trained adapter is in {folder / 'state'}; `hanse resume {folder}` "
-                "tries again to save it."
-            ) from error
+        _reopen(learner, draft, folder)
+    for name, tensors in algorithm.beside(state).items():
+        (model := learner.models[name]).load(tensors)
+        with atomic_files.folder(folder / "models" / name, replace=True) as draft:
+            model.save(draft)
+            _reopen(model, draft, folder)
     report(Work(Activity.WRITING_REPORT))
     write_report(folder)
+
+
+def _reopen(learner: AdaptedModel, draft: Path, folder: Path) -> None:
+    """Raise UserError unless PEFT can open what was saved; folder: of the run."""
+    report(Work(Activity.REOPENING_ADAPTER))
+    try:
+        learner.reopen(draft)
+    except UserError as error:
+        raise UserError(
+            f"{error} The trained adapter is in {folder / 'state'}; `hanse resume {folder}` "
+            "tries again to save it."
+        ) from error
 
 
 def _save_adapter(

@@ -1,5 +1,6 @@
 """FedCoLLM (Fan et al. 2024, 2411.11707): clients' small model and the server's large one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from hanse.federation.interfaces.algorithm import Server
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Aggregate, State
+from hanse.tensors.named import Tensors
 
 LARGE, PUBLIC = "large", "public"
 
@@ -95,3 +97,6 @@ class FedCoLLM(FedAvg):
             for model in (small, large):
                 model.fit(split=PUBLIC, steps=self.public_steps)
         return {**after, "model": small.tensors(), LARGE: large.tensors()}
+
+    def beside(self, state: State) -> Mapping[str, Tensors]:
+        return {LARGE: state[LARGE]}

@@ -18,20 +18,18 @@ __all__ = ["Algorithm", "Client", "Server"]
 class Algorithm(ABC):
     """A federated learning algorithm: a frozen dataclass whose fields are its settings.
 
-    Server half: prepare, init, instruction, update_layout, validate, combine, step, model, shared.
-    Client half: train, personalized.
+    Server half: prepare, init, instruction, update_layout, validate, combine, step, model, shared,
+    beside. Client half: train, personalized.
     """
 
-    # What `step` needs, beyond tensors that represent the round. A class that overrides `step` or
-    # `combine` declares it again; otherwise it is taken to need everything.
+    # Beyond tensors that represent the round. Declare it again beside another `step` or `combine`.
     needs: ClassVar[frozenset[str]] = EVERYTHING
     numbers: ClassVar[tuple[str, ...]] = ()  # names of the numbers that every client must report
     payload: ClassVar[str] = "change"  # content of an update: change, factors, logits or scalars
     instruction_payload: ClassVar[str] = "model"  # content of an instruction, for the download
     clients_may_differ: ClassVar[Difference] = "none"  # a client's settings from the server's
     for_sums: ClassVar[str] = ""  # the algorithm to name to users of a rule that sees sums only
-    # Optimizers that clients may use: AdamW, SGD with momentum, SGD without.
-    optimizers: ClassVar[tuple[str, ...]] = ("adamw", "momentum", "sgd")
+    optimizers: ClassVar[tuple[str, ...]] = ("adamw", "momentum", "sgd")  # momentum: SGD with it
     resets_optimizer: ClassVar[bool] = True  # in each round, as tensors do not continue the last
     keeps_optimizer: ClassVar[bool] = False  # clients' optimizers must keep their state
     # Models beside the trained one, by their names in `models`; `learner.models` has no others.
@@ -111,6 +109,10 @@ class Algorithm(ABC):
     def shared(self, state: State) -> Tensors:
         """The tensors of `model` that clients train together; each keeps the others to itself."""
         return self.model(state)
+
+    def beside(self, state: State) -> Mapping[str, Tensors]:
+        """The tensors of `server_models` that the server scores and saves, too, by their names."""
+        return {}
 
     @property
     def personalizes(self) -> bool:
