@@ -1,6 +1,7 @@
 """FedKD and FedCoLLM in whole runs on tiny models: what is sent, what is kept, what is refused."""
 
 import hashlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +150,22 @@ def test_unequal_tokens_are_refused_by_the_names_of_both(
     assert "their tokenizers have unequal tokens" in message
     assert str(tiny_llama) in message and f"models.mentor, {other}" in message
     message = refused(experiment_file, fedkd(tiny_bert))
-    assert "one scores words, and the other has outputs for classes" in message
+    assert "one reads label_words, and the other class_labels; take two models of one" in message
     message = refused(experiment_file, fedcollm(other, tmp_path, "{public_steps: 1}"))
     assert "models.large" in message and "unequal tokens" in message
+
+
+def test_a_mentor_that_reads_shorter_rows_is_refused(
+    experiment_file: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    short = shutil.copytree(tiny_llama, tmp_path / "short")
+    config = (short / "config.json").read_text()
+    assert '"max_position_embeddings": 256' in config
+    shorter = config.replace('"max_position_embeddings": 256', '"max_position_embeddings": 64')
+    (short / "config.json").write_text(shorter)
+    message = refused(experiment_file, fedkd(short))
+    assert "reads up to 256, and the second at most 64; set model.max_length to 64" in message
+    simulate(load(experiment_file, fedkd(short, "model.max_length=64")))
 
 
 def test_a_mentor_smaller_than_its_mentee_is_remarked(
