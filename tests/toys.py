@@ -24,6 +24,7 @@ from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
 from hanse.federation.interfaces.row_protection import RowProtection, Sampling
+from hanse.federation.interfaces.token_alignment import Correspondence
 from hanse.federation.interfaces.transform import Transform
 from hanse.federation.interfaces.transport import Transport
 from hanse.federation.interfaces.whole_model import WholeModel
@@ -237,6 +238,17 @@ class ToyLearner(Learner):
             self.optimizer_state,
             {name: self.models[name].job() for name in beside},
         )
+
+    def tokenization(self, split: str) -> dict[str, Tensor]:
+        return {"labels": torch.tensor([point.y for point in self.examples(split)])}
+
+    def correspondences(
+        self, split: str, other: Mapping[str, Tensor]
+    ) -> tuple[Correspondence, Correspondence]:
+        """All toys have the same classes and rows."""
+        labels = other["labels"]
+        same = Correspondence(torch.arange(len(labels)), torch.arange(CLASSES), labels, CLASSES)
+        return same, same
 
     def save(self, folder: Path) -> None:
         raise NotImplementedError

@@ -1,13 +1,15 @@
 """Every algorithm of the package with settings that suit a toy, found by listing the folder."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from hanse import registry
-from hanse.federation.interfaces.algorithm import Algorithm
+from hanse.federation.interfaces.algorithm import Algorithm, Server
 from hanse.learners.training.settings import TrainingSettings
 
 
@@ -31,6 +33,7 @@ class Case(NamedTuple):
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "fedprox": [{"mu": 0.1}],
     "diloco": [{}, {"fragments": 2}],
+    "fedmkt": [{}, {"k": 2, "strategy": "weighted_mean"}],
     "fedper": [{"share": ("weight",)}],
     "fedkd": [{"hidden_states": True}],
     "fedcollm": [{"public_steps": 2, "initial_steps": 1}],
@@ -52,6 +55,7 @@ MODELS = {"fedkd": {"mentor": 6}, "fedcollm": {"large": 6}}  # hidden widths of 
 # a sequential training.
 WHOLE = {"fedkseed", "fedkseed_sums"}
 PERSONAL = {"fedper", "fedsa_lora", "pftt"}  # those whose clients keep what the server never sees
+FILES = tempfile.TemporaryDirectory(prefix="hanse-files-")  # it is removed when the tests end
 CASES = [
     Case(name, settings)
     for name in registry.names("federation/algorithms")
@@ -74,3 +78,8 @@ def remembering(algorithm: Algorithm) -> TrainingSettings:
 def built(case: Case) -> Algorithm:
     """The algorithm, as an experiment would name it."""
     return registry.build("federation/algorithms", {case.name: dict(case.settings)})
+
+
+def files_of(algorithm: Algorithm, server: Server) -> Mapping[str, Path]:
+    """The files that the algorithm prepares, in a folder of their own."""
+    return algorithm.prepare(server, Path(tempfile.mkdtemp(dir=FILES.name)))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from contract.cases import CASES, Case
+from contract.cases import CASES, Case, files_of
 from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
 from hanse.federation.interfaces.results import Aggregate, Memory, State, TrainResult
 from hanse.federation.messages import ClientProfile, Update
@@ -106,14 +106,17 @@ def rounds(
         makes[name], memories[name] = Noted(**{**vars(toy), "scale": scale}), {}
         profiles[name] = ClientProfile(name, 8, {"rank": float(rank), "scaling": scale})
     found: list[Round] = []
-    state = algorithm.init(Server(serving(RoundContext(0), {}), clients, RoundContext(0)))
+    beginning = Server(serving(RoundContext(0), {}), clients, RoundContext(0))
+    files = beginning.files = files_of(algorithm, beginning)
+    state = algorithm.init(beginning)
     for number in range(1, count + 1):
         updates, begun = [], len(makes["c0"].trainings)
         for name, make in makes.items():
             instruction = algorithm.instruction(state, profiles[name], RoundContext(0, number))
             assert instruction is not None
             context = RoundContext(0, number, name)
-            client = Client(profiles[name], make(context, {}), memories[name], {}, context)
+            learner, memory = make(context, {}), memories[name]
+            client = Client(profiles[name], learner, memory, {}, context, files=files)
             updates.append((profiles[name], algorithm.train(instruction, client)))
         learner = serving(RoundContext(0, number), {})
         server = Server(learner, clients, RoundContext(0, number))

@@ -12,6 +12,7 @@ from contract.rounds import Sizes, first, rounds
 NO_MEAN = {
     "feddyn": "its step takes h/α off the mean of the clients' tensors",
     "feddistill": "the server's model learns what the clients predict, step by step",
+    "fedmkt": "so does this one",
 }
 NAMES = sorted({case.name for case in CASES} - NO_MEAN.keys() - WHOLE)
 UNLIKE = {"alpha": Sizes((2, 2.0), (2, 0.5)), "alpha and r": Sizes((2, 4.0), (4, 1.0))}

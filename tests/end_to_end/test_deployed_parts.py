@@ -50,6 +50,11 @@ STRAINS: dict[str, list[str]] = {
         "silo-2: {model: {model_name_or_path: BERT}, adapter: {lora: {r: 2}}}, "
         "silo-3: {adapter: {lora: {r: 1, target_modules: [up_proj]}}}}",
     ],
+    "predictions of texts, whose tokens a file has that is sent once": [
+        *("algorithm={fedmkt: {k: 8, dtype: float16}}", "objective=sft", "rounds=2"),
+        *("data.public=DATA", "evaluation.tasks=[perplexity]"),
+        "clients={silo-1: {model: {model_name_or_path: GPT2}}}",
+    ],
     "secure sums of tensors and numbers": [
         "aggregator=secagg",
         *("algorithm=fednova", "train.optim=sgd", "train.momentum=0"),

@@ -17,7 +17,8 @@ from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
 from hanse.federation.interfaces.row_protection import RowProtection, Sampling
-from hanse.learners import adapter_folder
+from hanse.federation.interfaces.token_alignment import Correspondence
+from hanse.learners import adapter_folder, token_exchange
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.member import Member
 from hanse.learners.fitting import train
@@ -242,6 +243,12 @@ class AdaptedModel(Learner):
 
     def text(self, ids: Sequence[int]) -> str:
         return self.backbone.text(ids)
+
+    def tokenization(self, split: str) -> dict[str, Tensor]:
+        return token_exchange.tokenization(self.backbone, self.examples(split))
+
+    def correspondences(self, split: str, other: Tensors) -> tuple[Correspondence, Correspondence]:
+        return token_exchange.correspondences(self.backbone, self.examples(split), other)
 
     def unshared(self, shared: Collection[str]) -> list[str]:
         """The kinds of adapters, by PEFT's names, of which clients share no tensor.

@@ -13,7 +13,8 @@ from hanse.federation.distillation.public_logits import (
     DTYPES,
     PUBLIC,
     PublicRows,
-    largest_logits,
+    SentForm,
+    predictions,
     public_rows,
 )
 from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
@@ -95,8 +96,9 @@ class FedDistill(Algorithm):
             self._digest(learner, rows, instruction.tensors)
         result = learner.fit()
         client.memory.update(learner.tensors())
-        shape = self._kept(rows.classes), self.temperature, self.dtype, self.batch_size
-        return Update(largest_logits(learner, rows, *shape), result.numbers())
+        kept = self._kept(rows.classes)
+        form = SentForm(kept, self.temperature, self.dtype, self.batch_size)
+        return Update(predictions(learner, rows, form)[0], result.numbers())
 
     def personalized(self, instruction: Instruction, client: Client) -> Tensors:
         return dict(client.memory) or client.learner.initial()

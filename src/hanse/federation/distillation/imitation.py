@@ -41,7 +41,7 @@ class Targeted:
 class Imitation(Objective):
     """The mean of T²·KL(target ‖ model) over rows of logits; classes left out count as one class.
 
-    rows: of the public examples. target: of these rows, at temperature T (`largest_logits`).
+    rows: of the public examples. target: of these rows, at temperature T (`predictions`).
     """
 
     rows: PublicRows

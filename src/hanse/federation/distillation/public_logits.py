@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from hanse.federation.interfaces.learner import Learner
 from hanse.tensors import top_k
@@ -24,13 +25,22 @@ class PublicRows:
     words: a row has the scores of the label words, one row for each example. Otherwise it has the
         logits at a labelled place.
     counts: (examples,) the rows of each example. classes: the numbers of a row.
-    digest: 16 hexadecimal digits of a hash of the labels; empty for label words.
+    labels: (rows,) the right class of each row; empty for label words.
     """
 
     words: bool
     counts: Tensor
     classes: int
-    digest: str
+    labels: Tensor
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits of a hash of the labels; empty for label words."""
+        if self.words:
+            return ""
+        sha = hashlib.sha256(self.labels.numpy().tobytes())
+        sha.update(self.counts.numpy().tobytes())
+        return sha.hexdigest()[:16]
 
     @property
     def total(self) -> int:
@@ -44,48 +54,76 @@ class PublicRows:
         skipped = (counts.cumsum(0) - counts - before).repeat_interleave(counts)
         return torch.arange(len(skipped)) - skipped
 
+    def means(self, values: Tensor) -> Tensor:
+        """(examples,) the mean of (rows,) values over the rows of each example; 0 without any."""
+        owner = torch.arange(len(self.counts)).repeat_interleave(self.counts)
+        sums = torch.zeros(len(self.counts), dtype=torch.float64)
+        return sums.index_add(0, owner, values.double()) / self.counts.clamp(min=1)
+
     def logits(self, learner: Learner, batch: Any) -> Tensor:
         """(n, classes) the rows of a batch, as `at` orders them; differentiable."""
         return learner.scores(batch) if self.words else learner.forward(batch)
 
 
+@dataclass(frozen=True)
+class SentForm:
+    """The form in which predictions are sent: k logits of a row, at a temperature, of a dtype.
+
+    batch_size: the examples of a forward pass.
+    """
+
+    k: int
+    temperature: float = 1.0
+    dtype: str = "float32"
+    batch_size: int = 8
+
+
 @torch.no_grad()
-def public_rows(learner: Learner) -> PublicRows:
-    """The rows of a learner's public examples; one of these goes through the model."""
+def public_rows(learner: Learner, tokens: bool = False) -> PublicRows:
+    """The rows of a learner's public examples; one of these goes through the model.
+
+    tokens: the rows are those of labelled places even if there are label words.
+    """
     examples = learner.examples(PUBLIC)
     first = learner.batch([examples[0]])
-    scores = learner.scores(first)
-    if scores.shape[1] > 1:
-        return PublicRows(True, torch.ones(len(examples), dtype=torch.long), scores.shape[1], "")
-    counts, sha = torch.zeros(len(examples), dtype=torch.long), hashlib.sha256()
+    if not tokens and (classes := learner.scores(first).shape[1]) > 1:
+        single = torch.ones(len(examples), dtype=torch.long)
+        return PublicRows(True, single, classes, torch.empty(0, dtype=torch.long))
+    counts: list[Tensor] = []
+    labels: list[Tensor] = []
     for start in range(0, len(examples), BLOCK):
         places = range(start, min(start + BLOCK, len(examples)))
         batch = learner.batch([examples[place] for place in places])
-        counts[start : places.stop] = torch.bincount(batch.rows.cpu(), minlength=len(places))
-        sha.update(batch.targets.cpu().numpy().tobytes())
-    sha.update(counts.numpy().tobytes())
-    return PublicRows(False, counts, learner.forward(first).shape[1], sha.hexdigest()[:16])
+        counts.append(torch.bincount(batch.rows.cpu(), minlength=len(places)))
+        labels.append(batch.targets.cpu())
+    classes = learner.forward(first).shape[1]
+    return PublicRows(False, torch.cat(counts), classes, torch.cat(labels))
 
 
 @torch.no_grad()
-def largest_logits(
-    learner: Learner, rows: PublicRows, k: int, temperature: float, dtype: str, size: int
-) -> dict[str, Tensor]:
-    """The k largest logarithms of softmax(logits / temperature) of each public row, as `top_k`.
+def predictions(
+    learner: Learner, rows: PublicRows, form: SentForm
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The largest logits of each public row, and the loss of each public example.
 
-    values (N, k), indices (N, k), and rest (N,) if k is less than the number of classes.
-    size: the examples of a forward pass.
+    Logits: of the k largest classes, log softmax(logits / temperature), as `top_k` has them: values
+    (N, k), indices (N, k), and rest (N,) if k is less than the number of classes.
+    Losses: (examples,) the mean of -log p(label) over the rows of each; zeros for label words.
     """
-    form = top_k.top_k(torch.empty(0, rows.classes), k)
-    result = {name: part.new_empty(rows.total, *part.shape[1:]) for name, part in form.items()}
-    for places, batch in learner.batches(PUBLIC, size):
+    empty = top_k.top_k(torch.empty(0, rows.classes), form.k)
+    result = {name: part.new_empty(rows.total, *part.shape[1:]) for name, part in empty.items()}
+    losses = torch.zeros(rows.total)
+    for places, batch in learner.batches(PUBLIC, form.batch_size):
         logits = rows.logits(learner, batch)
         blocks = (torch.split(tensor, BLOCK) for tensor in (logits, rows.at(places)))
         for block, index in zip(*blocks, strict=True):
-            scaled = (block.float() / temperature).log_softmax(dim=1)
-            for name, part in top_k.top_k(scaled, k).items():
+            scaled = (block.float() / form.temperature).log_softmax(dim=1)
+            for name, part in top_k.top_k(scaled, form.k).items():
                 result[name][index] = part.cpu()
-    return rounded(result, DTYPES[dtype])
+            if not rows.words:
+                labels = rows.labels[index].to(block.device)
+                losses[index] = cross_entropy(block.float(), labels, reduction="none").cpu()
+    return rounded(result, DTYPES[form.dtype]), rows.means(losses)
 
 
 def rounded(parts: Tensors, dtype: torch.dtype) -> dict[str, Tensor]:

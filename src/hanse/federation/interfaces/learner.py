@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hanse.federation.interfaces.results import Penalty, TrainResult
 from hanse.federation.interfaces.text_generation import TextGeneration
+from hanse.federation.interfaces.token_alignment import TokenAlignment
 from hanse.federation.interfaces.trained_tensors import TrainedTensors
 from hanse.federation.interfaces.whole_model import WholeModel
 from hanse.observability.progress import track
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from hanse.federation.interfaces.objective import Objective
 
 
-class Learner(TrainedTensors, TextGeneration):
+class Learner(TrainedTensors, TextGeneration, TokenAlignment):
     """A model on one machine, with its trainable parameters.
 
     A learner keeps nothing between two requests: lasting tensors belong in a client's memory.

@@ -1,0 +1,183 @@
+"""FedMKT (Fan et al. 2024, 2406.02224): a server's and clients' models teach each other."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+
+from hanse import atomic_files
+from hanse.errors import UserError
+from hanse.federation.distillation.public_logits import (
+    DTYPES,
+    PUBLIC,
+    PublicRows,
+    SentForm,
+    predictions,
+    public_rows,
+)
+from hanse.federation.distillation.selected_knowledge import LOSSES, CoTuning, Strategy, select
+from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
+from hanse.federation.interfaces.declarations import UPDATES, Difference
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.interfaces.token_alignment import Correspondence
+from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.randomness import RoundContext
+from hanse.tensors import top_k, top_k_transfer
+from hanse.tensors.named import Layout, Tensors, add_prefix, drop, largest, strip_prefix
+from hanse.tensors.serialization import MessageError, pack, unpack
+
+log = logging.getLogger(__name__)
+
+USUAL_K = 128
+TOKENS = "public_tokens"  # the file with the server's tokens of the public rows
+
+
+@dataclass(frozen=True)
+class FedMKT(Algorithm):
+    """Models of any size and tokenizer learn those predictions of public rows that beat their own.
+
+    In a round a client learns from the server's predictions of the last one, trains on its own
+    rows, and sends its k largest logits of each public label with its loss of each public row. The
+    server's model learns a row from the client with the least loss, if that is below its own. A
+    model learns by λ·CE(label) + (1 - λ)·CE(·, p). Tokens are aligned at the client, which is sent
+    the server's tokens once; the server sees no other tokenizer.
+
+    N labels in n rows take N·(k·(e + 4) + e) + 4·n bytes up and as many down, with e bytes for a
+    number.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
+    payload: ClassVar[str] = "logits"
+    instruction_payload: ClassVar[str] = "logits"
+    clients_may_differ: ClassVar[Difference] = "model"
+    needs_public: ClassVar[tuple[str, ...]] = ("server", "clients")
+
+    k: PositiveInt | None = None  # None: 128, or all of a smaller vocabulary
+    label_weight: Annotated[float, Field(ge=0, le=1)] = 0.9  # λ
+    strategy: Strategy = "greater"
+    dtype: Literal["float32", "float16"] = "float32"  # of the logits that are sent
+    batch_size: PositiveInt = 8  # public rows of a forward pass without training
+
+    def prepare(self, server: Server, folder: Path) -> Mapping[str, Path]:
+        tokens = {"tokens": server.learner.tokenization(PUBLIC)}
+        content = pack({"message": TOKENS, "kind": TOKENS}, {}, tokens)
+        atomic_files.write(folder / TOKENS, content)
+        return {TOKENS: folder / TOKENS}
+
+    def init(self, server: Server) -> State:
+        rows = public_rows(server.learner, tokens=True)
+        if self.k is not None and self.k > rows.classes:
+            raise UserError(
+                f"fedmkt.k is {self.k:,}, but the server's model has {rows.classes:,} tokens; set "
+                f"algorithm.fedmkt.k to {rows.classes:,} at most, or leave it out."
+            )
+        sizes = {"rows": rows.total, "examples": len(rows.counts), "classes": rows.classes}
+        state = {name: torch.tensor(size) for name, size in sizes.items()}
+        return {"model": server.learner.tensors(), "sizes": state}
+
+    def instruction(
+        self, state: State, profile: ClientProfile, context: RoundContext
+    ) -> Instruction:
+        return Instruction(state.get("knowledge", {}))
+
+    def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
+        rows, examples, classes = (
+            int(state["sizes"][name]) for name in ("rows", "examples", "classes")
+        )
+        form = top_k.layout(rows, self._kept(classes), classes, DTYPES[self.dtype])
+        losses = torch.empty(examples, device="meta")
+        return {**{name: largest(part) for name, part in form.items()}, LOSSES: losses}
+
+    def validate(self, update: Update, state: State, profile: ClientProfile) -> None:
+        top_k.check(drop(update.tensors, {LOSSES}), int(state["sizes"]["classes"]))
+        if bool((update.tensors[LOSSES] < 0).any()):
+            raise MessageError("a loss of its public rows is below 0")
+
+    def max_weight(self, profile: ClientProfile) -> float:
+        return 1.0
+
+    def measured(self, tensors: Tensors) -> Mapping[str, Tensors]:
+        return {
+            "norm of logits": {"": tensors[top_k.VALUES]},
+            "norm of losses": {"": tensors[LOSSES]},
+        }
+
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        learner = client.learner
+        if TOKENS not in client.session:  # the same in all rounds
+            client.session[TOKENS] = learner.correspondences(PUBLIC, _tokens(client.files))
+        up, down = client.session[TOKENS]
+        rows, kept = public_rows(learner, tokens=True), self._kept(up.classes)
+        if kept > rows.classes:
+            raise UserError(
+                f"fedmkt.k is {kept:,}, but the model of {client.profile.name} has "
+                f"{rows.classes:,} tokens; set algorithm.fedmkt.k to {rows.classes:,} at most."
+            )
+        learner.load(self.personalized(instruction, client))
+        if instruction.tensors:
+            received = _transferred(drop(instruction.tensors, {LOSSES}), down)
+            teacher = {**received, LOSSES: instruction.tensors[LOSSES]}
+            self._learn(learner, rows, [teacher], client.profile.name)
+        result = learner.fit()
+        client.memory.update(learner.tensors())
+        parts, losses = predictions(learner, rows, self._form(kept))
+        sent = {**_transferred(parts, up), LOSSES: losses.float()}
+        return Update(sent, result.numbers())
+
+    def personalized(self, instruction: Instruction, client: Client) -> Tensors:
+        return dict(client.memory) or client.learner.initial()
+
+    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
+        """All updates side by side, since `step` alone has the server's own losses."""
+        tensors: dict[str, torch.Tensor] = {}
+        for place, (_, update) in enumerate(updates):
+            tensors |= add_prefix(f"{place}/", update.tensors)
+        weight = sum(update.weight for _, update in updates)
+        return Aggregate(tensors, {}, weight, tuple(profile.name for profile, _ in updates))
+
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
+        learner, rows = server.learner, public_rows(server.learner, tokens=True)
+        learner.load(state["model"])
+        places = range(len(combined.clients))
+        teachers = [strip_prefix(combined.tensors, f"{place}/") for place in places]
+        self._learn(learner, rows, teachers, "the server")
+        parts, losses = predictions(learner, rows, self._form(self._kept(rows.classes)))
+        knowledge = {**parts, LOSSES: losses.float()}
+        return {**state, "model": learner.tensors(), "knowledge": knowledge}
+
+    def _learn(
+        self, learner: Learner, rows: PublicRows, teachers: Sequence[Tensors], name: str
+    ) -> None:
+        """Train on public rows, with the predictions of those that a teacher predicts better."""
+        _, own = predictions(learner, rows, self._form(1))
+        knowledge = select(teachers, own.float(), rows, self.strategy)
+        count = f"{int(knowledge.taken.sum()):,} of {len(own):,}"
+        log.info("%s learns the predictions of %s public rows", name, count)
+        learner.fit(objective=CoTuning(rows, knowledge, self.label_weight), split=PUBLIC)
+
+    def _form(self, k: int) -> SentForm:
+        return SentForm(k, dtype=self.dtype, batch_size=self.batch_size)
+
+    def _kept(self, classes: int) -> int:
+        """The classes of a row that are sent."""
+        return min(USUAL_K, classes) if self.k is None else self.k
+
+
+def _transferred(parts: Tensors, to: Correspondence) -> dict[str, torch.Tensor]:
+    """Predictions of one model as those of another one's labels."""
+    return top_k_transfer.transfer(parts, to.rows, to.mapping, to.labels, to.classes)
+
+
+def _tokens(files: Mapping[str, Path]) -> Tensors:
+    """The server's tokens of the public rows, from the file that was sent once."""
+    try:
+        return unpack(files[TOKENS].read_bytes(), TOKENS)[2].get("tokens", {})
+    except MessageError as error:
+        raise UserError(
+            f"the server's tokens cannot be read: {error}; it must be updated."
+        ) from None

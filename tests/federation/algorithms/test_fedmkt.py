@@ -1,0 +1,143 @@
+"""FedMKT: who teaches whom, the bytes of a message, and refusals."""
+
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from hanse.errors import UserError
+from hanse.federation.algorithms.fedmkt import TOKENS, FedMKT
+from hanse.federation.interfaces.algorithm import Client, Server
+from hanse.federation.interfaces.results import State, TrainResult
+from hanse.federation.messages import ClientProfile, Reply, Update
+from hanse.learners.training.settings import TrainingSettings
+from hanse.randomness import RoundContext
+from hanse.tensors.named import layout_bytes
+from hanse.tensors.serialization import MessageError
+from toys import CLASSES, Toy, ToyLearner, held_out, silos
+
+PROFILE, CONTEXT = ClientProfile("c0", 8), RoundContext(0, 1, "c0")
+LABELS = 30
+TRAINING = TrainingSettings(learning_rate=0.1, per_device_train_batch_size=8, max_steps=40)
+
+
+class Recorded(ToyLearner):
+    """Notes what it was trained on, and how many public rows it learned from others."""
+
+    fits: list[str]
+
+    def fit(self, *args: Any, **settings: Any) -> TrainResult:
+        objective, split = settings.get("objective"), settings.get("split", "train")
+        taken = int(objective.knowledge.taken.sum()) if objective else 0
+        self.fits.append(f"{split} {taken}" if objective else split)
+        return super().fit(*args, **settings)
+
+
+def recorded(toy: Toy, fits: list[str]) -> Recorded:
+    learner = Recorded(toy, CONTEXT, {})
+    learner.fits = fits
+    return learner
+
+
+class Setting:
+    """A server that has prepared its file, and the requests of one round."""
+
+    def __init__(self, algorithm: FedMKT, folder: Path, server: Toy | None = None) -> None:
+        self.algorithm, self.fits = algorithm, list[str]()
+        learner = recorded(server or held_out(), self.fits)
+        self.server = Server(learner, 2, RoundContext(0, 1))
+        self.server.files = algorithm.prepare(self.server, folder)
+        self.state: State = algorithm.init(self.server)
+
+    def update(self, toy: Toy, memory: dict[str, Tensor], fits: list[str] | None = None) -> Update:
+        instruction = self.algorithm.instruction(self.state, PROFILE, CONTEXT)
+        learner = recorded(toy, [] if fits is None else fits)
+        client = Client(PROFILE, learner, memory, {}, CONTEXT, files=self.server.files)
+        return self.algorithm.train(instruction, client)
+
+    def step(self, *updates: Update) -> None:
+        pairs = [(ClientProfile(f"c{n}", 8), update) for n, update in enumerate(updates)]
+        combined = self.algorithm.combine(pairs)
+        self.state = self.algorithm.step(self.state, combined, self.server)
+
+
+def loss(toy: Toy, tensors: Any) -> float:
+    learner = toy(CONTEXT, {})
+    learner.load(tensors)
+    batch = learner.batch(learner.examples("public"))
+    return float(torch.nn.functional.cross_entropy(learner.forward(batch), batch.targets).detach())
+
+
+def perfect(update: Update, sure: float = 5.0) -> Update:
+    """An update of a teacher that knows all labels."""
+    labels = torch.tensor([point.y for point in held_out().splits["public"]])
+    values = torch.full((LABELS, 1), -0.01)
+    rest = torch.expm1(values[:, 0].neg()).log() - 0.01
+    tensors = {"values": values, "indices": labels[:, None].int(), "rest": rest}
+    return replace(update, tensors={**tensors, "losses": torch.full((LABELS,), 0.01)})
+
+
+def test_the_server_learns_from_a_perfect_teacher_and_not_from_a_bad_one(tmp_path: Path) -> None:
+    algorithm = FedMKT(k=1, label_weight=0.0)
+    own = Setting(algorithm, tmp_path, held_out(TRAINING))
+    start = dict(own.state["model"])
+    update = own.update(silos(1)["c0"], {})
+    bad = replace(update, tensors={**update.tensors, "losses": torch.full((LABELS,), 9.0)})
+    own.step(bad)
+    assert own.fits == ["public 0"]
+    assert all(torch.equal(t, start[name]) for name, t in own.state["model"].items())
+    own.step(bad, perfect(update))
+    assert own.fits[1:] == [f"public {LABELS}"]
+    assert loss(held_out(), own.state["model"]) < 0.5 * loss(held_out(), start)
+
+
+def test_a_client_takes_rows_that_the_server_predicts_better(tmp_path: Path) -> None:
+    own, toy, memory = Setting(FedMKT(k=1), tmp_path), silos(1)["c0"], dict[str, Tensor]()
+    fits: list[str] = []
+    update = own.update(toy, memory, fits)
+    own.step(perfect(update))
+    for losses, taken in ((0.0, LABELS), (9.0, 0)):
+        known = {**own.state["knowledge"], "losses": torch.full((LABELS,), losses)}
+        own.state = {**own.state, "knowledge": known}
+        own.update(toy, dict(memory), fits)
+        assert fits[-2:] == [f"public {taken}", "train"]
+    assert fits[0] == "train" and len(fits) == 5
+
+
+@pytest.mark.parametrize(("dtype", "e"), [("float32", 4), ("float16", 2)])
+@pytest.mark.parametrize("k", [1, 2])
+def test_a_message_has_the_bytes_of_the_formula(k: int, dtype: Any, e: int, tmp_path: Path) -> None:
+    own = Setting(FedMKT(k=k, dtype=dtype), tmp_path)
+    update = own.update(silos(1)["c0"], {})
+    formula = LABELS * (k * (e + 4) + e) + 4 * LABELS  # one label in each public row
+    assert layout_bytes(own.algorithm.update_layout(own.state, PROFILE, CONTEXT)) == formula
+    message = Reply("c0", "train", 1, update).pack()
+    frame = 8 + struct.unpack("<Q", message[:8])[0]
+    assert len(message) == frame + 8 * (len(update.numbers) + 3) + formula
+    own.step(update)
+    down = own.algorithm.instruction(own.state, PROFILE, CONTEXT).tensors
+    assert sum(tensor.nbytes for tensor in down.values()) == formula
+
+
+def test_the_losses_that_are_sent_are_those_of_the_rows(tmp_path: Path) -> None:
+    toy, memory = silos(1)["c0"], dict[str, Tensor]()
+    update = Setting(FedMKT(), tmp_path).update(toy, memory)
+    assert float(update.tensors["losses"].mean()) == pytest.approx(loss(toy, memory), rel=1e-5)
+
+
+def test_bad_messages_and_settings_are_refused(tmp_path: Path) -> None:
+    own = Setting(FedMKT(k=1), tmp_path)
+    update = own.update(silos(1)["c0"], {})
+    own.algorithm.validate(update, own.state, PROFILE)
+    negative = {**update.tensors, "losses": -update.tensors["losses"]}
+    with pytest.raises(MessageError, match="a loss of its public rows is below 0"):
+        own.algorithm.validate(replace(update, tensors=negative), own.state, PROFILE)
+    with pytest.raises(UserError, match=r"k is 4, .* has 3 tokens; set .* to 3 at most"):
+        FedMKT(k=CLASSES + 1).init(own.server)
+    own.server.files[TOKENS].write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"the server's tokens cannot be read: .*; it must"):
+        own.update(silos(1)["c0"], {})
