@@ -251,6 +251,7 @@ def test_clients_that_train_together_say_that_they_have_no_model_of_their_own(
     for call in (
         lambda: view.base_logits(batch),
         lambda: view.hidden_states(batch),
+        lambda: view.attentions(batch),
         lambda: view.continuations(_examples(), 4, 0.0, 0),
     ):
         with pytest.raises(TypeError, match="batchable = False"):

@@ -25,6 +25,7 @@ from hanse.learners.fitting import train
 from hanse.learners.generation import Decoding, continuations, generate
 from hanse.learners.injection.attached_adapter import AttachedAdapter, in_training
 from hanse.learners.injection.mixed import kind_of
+from hanse.learners.models.head import Reading
 from hanse.learners.private_training import private_gradients
 from hanse.learners.training.batches import Batch, answer_scores, collate
 from hanse.learners.training.checkpoint import TrainingCheckpoint
@@ -160,10 +161,16 @@ class AdaptedModel(Learner):
             return self.backbone.logits(batch.ids, batch.at, batch.lengths, rows)
 
     def hidden_states(self, batch: Batch, base: bool = False) -> Tensor:
-        """(layers + 1, N, width) in float32, with all layers: cached ones keep their last alone."""
+        return self._of_layers(self.backbone.head.hidden_states, batch, base)
+
+    def attentions(self, batch: Batch, base: bool = False) -> Tensor:
+        return self._of_layers(self.backbone.head.attentions, batch, base)
+
+    def _of_layers(self, read: Reading, batch: Batch, base: bool) -> Tensor:
+        """What is read from all layers; of cached ones, only the last one's output is known."""
         gradients = torch.is_grad_enabled() and not base
         with torch.set_grad_enabled(gradients), self._switched(base or self.base_only):
-            return self.backbone.hidden_states(batch.ids, batch.at, batch.lengths)
+            return self.backbone.of_layers(read, batch.ids, batch.at, batch.lengths)
 
     @contextmanager
     def _switched(self, base: bool) -> Iterator[None]:

@@ -26,7 +26,7 @@ from hanse.learners.injection.attached_adapter import (
 from hanse.learners.kernels import lora, unpadded
 from hanse.learners.kernels.unpadded import Rows
 from hanse.learners.models import quantization
-from hanse.learners.models.head import Head
+from hanse.learners.models.head import Head, Reading
 from hanse.learners.models.heads.language_model import LanguageModel
 from hanse.learners.models.layers import frozen_depth
 from hanse.learners.models.model_files import hub_id
@@ -225,11 +225,11 @@ class Backbone:
         with self.autocast(), unpadded.applied(self.model, rows) if rows else nullcontext():
             return self.head.logits(self.model, ids, at, sizes).float()
 
-    def hidden_states(self, ids: Tensor, at: Tensor, lengths: Sequence[int]) -> Tensor:
-        """(layers + 1, N, width) hidden states in float32; the arguments are those of `logits`."""
+    def of_layers(self, read: Reading, ids: Tensor, at: Tensor, lengths: Sequence[int]) -> Tensor:
+        """What a method of the head reads from the layers, in float32; arguments as of `logits`."""
         ids, at, sizes = to_device((ids, at, torch.tensor(lengths)), self.device)
         with self.autocast():
-            return self.head.hidden_states(self.model, ids, at, sizes).float()
+            return read(self.model, ids, at, sizes).float()
 
     def with_cached_layers(
         self, adapter: str, ids: Tensor, lengths: Sequence[int]

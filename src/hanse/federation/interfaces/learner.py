@@ -6,8 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
+from hanse.federation.interfaces.model_outputs import ModelOutputs
 from hanse.federation.interfaces.results import Penalty, TrainResult
 from hanse.federation.interfaces.text_generation import TextGeneration
 from hanse.federation.interfaces.token_alignment import TokenAlignment
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from hanse.federation.interfaces.objective import Objective
 
 
-class Learner(TrainedTensors, TextGeneration, TokenAlignment):
+class Learner(TrainedTensors, ModelOutputs, TextGeneration, TokenAlignment):
     """A model on one machine, with its trainable parameters.
 
     A learner keeps nothing between two requests: lasting tensors belong in a client's memory.
@@ -62,25 +61,6 @@ class Learner(TrainedTensors, TextGeneration, TokenAlignment):
         for start in track(range(0, len(order), size), work, size):
             places = order[start : start + size]
             yield places, self.batch([examples[place] for place in places])
-
-    @abstractmethod
-    def forward(self, batch: Any) -> Tensor:
-        """Logits at the labelled places: (labels, classes)."""
-
-    def base_logits(self, batch: Any) -> Tensor:
-        """The logits of the same model without its adapter, and without gradients."""
-        raise TypeError(f"{type(self).__name__} gives no logits without its adapter")
-
-    def hidden_states(self, batch: Any, base: bool = False) -> Tensor:
-        """(layers + 1, labels, width): the input of the first layer, and each layer's output.
-
-        base: those of the model without its adapter, and without gradients.
-        """
-        raise TypeError(f"{type(self).__name__} gives no hidden states")
-
-    def scores(self, batch: Any) -> Tensor:
-        """(examples, answers) scores: of label words, of chosen and rejected answer, or of one."""
-        return self.forward(batch)
 
     def without_dropout(self) -> AbstractContextManager[None]:
         """Within this context nothing is dropped, in the middle of training too."""

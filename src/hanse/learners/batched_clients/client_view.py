@@ -32,6 +32,9 @@ class ClientView(Learner):
     def hidden_states(self, batch: Batch, base: bool = False) -> Tensor:
         self._refuse("hidden states")
 
+    def attentions(self, batch: Batch, base: bool = False) -> Tensor:
+        self._refuse("attention weights")
+
     def continuations(
         self, examples: Sequence[Any], max_new_tokens: int, temperature: float, seed: int
     ) -> list[Any]:

@@ -1,7 +1,7 @@
 """The role of a head: the outputs on top of a transformer."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,9 +10,36 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from hanse import registry
 from hanse.errors import UserError
+from hanse.learners.models import attention_weights
+from hanse.learners.models.label_logits import selected_states
 from hanse.learners.models.padding import padding_mask
 
 FOLDER = "learners/models/heads"
+# A method of a head that reads something for each output, by the arguments of `logits`.
+Reading = Callable[[Any, Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class LayerOutputs:
+    """Outputs of all layers of a model, empty where they were not asked for.
+
+    hidden_states: (R, T, width) each. attentions: (R, heads, T, T) each.
+    at: (N,) flattened (R·width) positions of the tokens that outputs are made of.
+    width: the tokens of a row, without virtual ones, which may precede them.
+    """
+
+    hidden_states: Sequence[Tensor]
+    attentions: Sequence[Tensor]
+    at: Tensor
+    width: int
+
+    @classmethod
+    def of(cls, output: Any, at: Tensor, width: int, part: str = "") -> "LayerOutputs":
+        """Those in an output of transformers; part: the prefix of their names there."""
+        states, weights = (
+            getattr(output, f"{part}{name}", None) or () for name in ("hidden_states", "attentions")
+        )
+        return cls(states, weights, at, width)
 
 
 class Head(ABC):
@@ -55,11 +82,30 @@ class Head(ABC):
         tokens of each row.
         """
 
-    @abstractmethod
     def hidden_states(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
         """(layers + 1, N, width): the first layer's input and each layer's output, for each output.
 
         The arguments are those of `logits`.
+        """
+        found = self.layers(model, ids, at, lengths, output_hidden_states=True)
+        return selected_states(found.hidden_states, found.at, found.width)
+
+    def attentions(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
+        """(layers, N, heads, T): each token's weight in the attention of each output's token.
+
+        The arguments are those of `logits`. Raises UserError for a model without such weights.
+        """
+        with attention_weights.computed(model):
+            found = self.layers(model, ids, at, lengths, output_attentions=True)
+        return attention_weights.selected_weights(found.attentions, found.at, found.width)
+
+    @abstractmethod
+    def layers(
+        self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor, **wanted: bool
+    ) -> LayerOutputs:
+        """The outputs of the layers, such as transformers returns them.
+
+        The arguments are those of `logits`. wanted: output_hidden_states, output_attentions.
         """
 
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from hanse.learners.kernels.unpadded import without_text_search
-from hanse.learners.models.head import Head, is_causal
-from hanse.learners.models.label_logits import labels_only, selected_states
+from hanse.learners.models.head import Head, LayerOutputs, is_causal
+from hanse.learners.models.label_logits import labels_only
 
 
 class LanguageModel(Head):
@@ -39,7 +39,9 @@ class LanguageModel(Head):
             logits: Tensor = model(input_ids=ids, use_cache=False).logits
         return logits[0]
 
-    def hidden_states(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
+    def layers(
+        self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor, **wanted: bool
+    ) -> LayerOutputs:
         with labels_only(model, at, ids.shape[1]), without_text_search():
-            output = model(input_ids=ids, use_cache=False, output_hidden_states=True)
-        return selected_states(output.hidden_states, at, ids.shape[1])
+            output = model(input_ids=ids, use_cache=False, **wanted)
+        return LayerOutputs.of(output, at, ids.shape[1])

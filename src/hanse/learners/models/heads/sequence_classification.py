@@ -8,8 +8,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-from hanse.learners.models.head import EncoderHead, attention_mask
-from hanse.learners.models.label_logits import selected_states
+from hanse.learners.models.head import EncoderHead, LayerOutputs, attention_mask
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,11 @@ class SequenceClassification(EncoderHead):
         logits: Tensor = model(input_ids=ids, attention_mask=mask).logits
         return logits[at.div(ids.shape[1], rounding_mode="floor")]
 
-    def hidden_states(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
+    def layers(
+        self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor, **wanted: bool
+    ) -> LayerOutputs:
         mask = attention_mask(lengths, ids.shape[1])
-        output = model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        output = model(input_ids=ids, attention_mask=mask, **wanted)
         # Classifiers read the first token of each row.
         first = at - at.remainder(ids.shape[1])
-        return selected_states(output.hidden_states, first, ids.shape[1])
+        return LayerOutputs.of(output, first, ids.shape[1])

@@ -8,8 +8,8 @@ from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
-from hanse.learners.models.head import Head, is_causal
-from hanse.learners.models.label_logits import labels_only, selected_states
+from hanse.learners.models.head import Head, LayerOutputs, is_causal
+from hanse.learners.models.label_logits import labels_only
 from hanse.learners.models.padding import padding_mask
 
 
@@ -46,7 +46,9 @@ class SequenceToSequence(Head):
             ).logits
         return logits[0]
 
-    def hidden_states(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
+    def layers(
+        self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor, **wanted: bool
+    ) -> LayerOutputs:
         """Those of the decoder."""
         rows = at.div(ids.shape[1], rounding_mode="floor")
         text, mask, inputs, positions = self._split(ids, at - rows * ids.shape[1], rows)
@@ -56,9 +58,9 @@ class SequenceToSequence(Head):
                 attention_mask=mask,
                 decoder_input_ids=inputs,
                 use_cache=False,
-                output_hidden_states=True,
+                **wanted,
             )
-        return selected_states(output.decoder_hidden_states, positions, inputs.shape[1])
+        return LayerOutputs.of(output, positions, inputs.shape[1], part="decoder_")
 
     def _split(
         self, ids: Tensor, column: Tensor, rows: Tensor

@@ -8,8 +8,8 @@ from torch import Tensor
 from transformers import AutoModelForTokenClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING
 
-from hanse.learners.models.head import EncoderHead, attention_mask
-from hanse.learners.models.label_logits import selected, selected_states
+from hanse.learners.models.head import EncoderHead, LayerOutputs, attention_mask
+from hanse.learners.models.label_logits import selected
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class TokenClassification(EncoderHead):
         logits: Tensor = model(input_ids=ids, attention_mask=mask).logits
         return selected(logits, at, ids.shape[1])
 
-    def hidden_states(self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor) -> Tensor:
+    def layers(
+        self, model: Any, ids: Tensor, at: Tensor, lengths: Tensor, **wanted: bool
+    ) -> LayerOutputs:
         mask = attention_mask(lengths, ids.shape[1])
-        output = model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-        return selected_states(output.hidden_states, at, ids.shape[1])
+        output = model(input_ids=ids, attention_mask=mask, **wanted)
+        return LayerOutputs.of(output, at, ids.shape[1])
