@@ -19,6 +19,7 @@ from hanse.experiment.assembly.named_models import Examples, Holders, by_holder,
 from hanse.experiment.assembly.preconditions import refuse_unmet
 from hanse.experiment.assembly.resources import Resources, adapter_settings, outputs, replaced_head
 from hanse.experiment.assembly.schedule import schedule_of
+from hanse.experiment.assembly.shared_batches import refuse_unfit
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 from hanse.federation.client import ClientEndpoint
 from hanse.federation.client_memory import MemoryStore
@@ -199,6 +200,7 @@ def simulate(
     holders = Holders(resources, examples, used)
     learner, differ = _server(holders, experiment), build_algorithm(experiment).clients_may_differ
     clients = {n: _simulated_client(holders, learner, n, experiment, differ) for n in settings}
+    refuse_unfit((client.experiment, client.learner) for client in clients.values())
     notes += _notes(experiment, method, learner, only)
     notes += check_co_trained(experiment, [learner, *(own.learner for own in clients.values())])
     unread = client_examples.unread_columns(rows, learner.backbone.head.reads)

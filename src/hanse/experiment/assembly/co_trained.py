@@ -23,7 +23,7 @@ def check_co_trained(experiment: Experiment, learners: Iterable[AdaptedModel]) -
     remarks = []
     for (_, _, _, name), learner in pairs.items():
         trained, beside = learner.backbone, learner.models[name].backbone
-        if reason := _reason(build_objective(experiment).example_kind, learner, beside):
+        if reason := unreadable(build_objective(experiment).example_kind, learner, beside):
             raise UserError(
                 f"the algorithm {spec_name(experiment.algorithm)} lets {trained.name} and "
                 f"models.{name}, {beside.name}, learn from the same tokens, but {reason}."
@@ -37,7 +37,7 @@ def check_co_trained(experiment: Experiment, learners: Iterable[AdaptedModel]) -
     return remarks
 
 
-def _reason(example_kind: str, learner: AdaptedModel, beside: Backbone) -> str:
+def unreadable(example_kind: str, learner: AdaptedModel, beside: Backbone) -> str:
     """The reason why a base model cannot read a learner's batches, with a way out; or empty."""
     trained = learner.backbone
     if trained.tokenizer.get_vocab() != beside.tokenizer.get_vocab():

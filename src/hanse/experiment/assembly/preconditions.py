@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from hanse.errors import UserError
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
+from hanse.experiment.assembly.shared_batches import refuse_unlike
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.task import Task
@@ -18,7 +19,7 @@ def refuse_unmet(
     settings: Mapping[str, Experiment],
     complete: bool,
 ) -> None:
-    """Raise UserError for tasks that cannot be scored, and for optimizers that do not fit.
+    """Raise UserError for tasks that cannot be scored, optimizers and tokenizers that do not fit.
 
     settings: each client's experiment. complete: all clients and the server's test rows are here.
     """
@@ -28,6 +29,7 @@ def refuse_unmet(
     if complete:
         _refuse_unscored(tasks, bool(experiment.evaluation.test and dataset.test))
     _refuse_optimizers(build_algorithm(experiment), experiment, settings)
+    refuse_unlike(experiment, settings)
 
 
 def _refuse_unscored(tasks: Mapping[str, Task], tested: bool) -> None:

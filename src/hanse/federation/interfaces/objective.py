@@ -13,9 +13,6 @@ from hanse.federation.interfaces.learner import Learner
 class Objective(ABC):
     """The loss that a learner minimizes."""
 
-    # The kind of its examples: "tokens", "label_words" to choose from, "tags" of words,
-    # "answer_pairs" of which one is chosen, or "verdicts" on answers.
-    example_kind: ClassVar[str] = "tokens"
     # `loss` calls `forward` or `scores` once, and nothing else that needs the model, so several
     # clients can train in one forward pass. Always false for a class that overrides `rollout` or
     # `with_targets`.
@@ -23,11 +20,25 @@ class Objective(ABC):
     # Models beside the trained one that the loss uses at clients, by their names in `models`. A
     # loss that uses some is not batchable.
     models: ClassVar[tuple[str, ...]] = ()
+    # These models get the batches of the trained one, so they must have its tokenizer.
+    reads_same_tokens: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         kept = cls.rollout is Objective.rollout and cls.with_targets is Objective.with_targets
         cls.batchable = cls.batchable and kept
+
+    @property
+    def example_kind(self) -> str:
+        """The kind of its examples, which a class may set as a variable.
+
+        It is "tokens", "label_words" to choose from, "tags" of words, "answer_pairs" of which one
+        is chosen, or "verdicts" on answers.
+        """
+        return "tokens"
+
+    def require(self, learner: Learner) -> None:  # noqa: B027 (most have no requirements)
+        """Raise UserError, before training, for a learner or models beside it that do not fit."""
 
     @abstractmethod
     def loss(self, learner: Learner, batch: Any) -> Tensor:
