@@ -2,11 +2,11 @@
 
 100 and 1,000 simulated silos divide the same reviews, and train a head without a mechanism of
 privacy and with ε of 16, 8, 4 and 2 for all rounds together. Beside them stand the model before any
-training, and all reviews in one place with as many updates. The learning rate is chosen for each
-number of silos with ε = 8, as rates.py says. The first clip norm is 13.874 times rate and steps, a
-28th of the longest update that AdamW can make of 148,610 numbers; then it follows the median of the
-updates' norms. Accuracy is that of the test reviews, paired with those of the same silos without a
-mechanism.
+training, and all reviews in one place with as many updates. For each number of silos all ε share a
+learning rate, which is chosen at ε = 8 as rates.py says; training without noise, which does not
+clip updates, has one of its own. The first clip norm is 13.874 times rate and steps, a 28th of the
+longest update that AdamW can make of 148,610 numbers; then it follows the median of the updates'
+norms. Accuracy is that of the test reviews, paired with those of the same silos without noise.
 
 Whatever is finished stands in benchmarks/results/privacy_price.json and is not done again; all of
 it takes two cores about 35 minutes.
@@ -50,7 +50,13 @@ class Way:
     def name(self) -> str:
         """The name of the row."""
         training = f"ε {self.training:g}" if isinstance(self.training, float) else self.training
-        return f"{family(self.silos)}, {training}"
+        return f"{self.silos:,} silos, {training}"
+
+    @property
+    def family(self) -> str:
+        """The name of the rows that share a learning rate."""
+        hidden = "with" if isinstance(self.training, float) else "without"
+        return f"{self.silos:,} silos {hidden} noise"
 
     def settings(self, rate: float) -> tuple[str, ...]:
         """The settings of the row at this learning rate."""
@@ -67,16 +73,18 @@ class Way:
         return (*own, f"{part}.epsilon={self.training:g}", f"{part}.clip={clip:.3g}")
 
 
-def family(silos: int) -> str:
-    """The name of the rows that share a learning rate."""
-    return f"{silos:,} silos"
-
-
 WAYS: Mapping[str, Way] = {
     way.name: way for way in (Way(n, t) for n in SILOS for t in (POOLED, PLAIN, *BUDGETS))
 }
-PARTS = {family(n): [name for name, way in WAYS.items() if way.silos == n] for n in SILOS}
-FAMILIES = {family(n): Family(1e-2, (Way(n, JUDGE).name,)) for n in SILOS}
+PARTS = {
+    f"{silos:,} silos": [name for name, way in WAYS.items() if way.silos == silos]
+    for silos in SILOS
+}
+FAMILIES = {
+    judge.family: Family(rate, (judge.name,))
+    for silos in SILOS
+    for judge, rate in ((Way(silos, PLAIN), 3e-3), (Way(silos, JUDGE), 1e-2))
+}
 
 
 @dataclass(frozen=True)
@@ -160,7 +168,7 @@ def compare(
     """Finish these rows; the content of the result file."""
     kept = Kept("privacy_price", {"seeds": list(seeds), "deals": list(deals)})
     with Workers(workers) as some:
-        family_of = {name: family(way.silos) for name, way in WAYS.items()}
+        family_of = {name: way.family for name, way in WAYS.items()}
         rates = Rates(FAMILIES, family_of, runs.tuning, runs.untrained, deals, kept, some)
         plan = {BASE: [runs.base(seed) for seed in seeds]}
         for name in names:

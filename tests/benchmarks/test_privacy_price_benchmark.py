@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import privacy_price
-from privacy_price import EXPERIMENT, WAYS, Runs, beside, family
+from privacy_price import EXPERIMENT, FAMILIES, WAYS, Runs, beside
 
 from hanse.experiment.assembly.method import build_method
 from hanse.experiment.loading import load
@@ -21,6 +21,9 @@ def test_each_row_is_a_run_of_its_own(tmp_path: Path) -> None:
         assert [part.epsilon for part in found] == budgets  # type: ignore[attr-defined]
         assert experiment.data.pooled == (way.training == privacy_price.POOLED)
     assert {name for part in privacy_price.PARTS.values() for name in part} == {*WAYS}
+    assert {way.family for way in WAYS.values()} == FAMILIES.keys()
+    for name, family in FAMILIES.items():
+        assert [WAYS[judge].family for judge in family.judges] == [name]
 
 
 def test_a_row_is_compared_with_the_same_silos_without_noise() -> None:
@@ -29,7 +32,7 @@ def test_a_row_is_compared_with_the_same_silos_without_noise() -> None:
 
     plain, noisy = "1" * 15 + "0" * 5, "1" * 10 + "0" * 10
     names = [
-        f"{family(silos)}, {budget}" for silos in (100, 1000) for budget in ("no noise", "ε 8")
+        f"{silos:,} silos, {budget}" for silos in (100, 1000) for budget in ("no noise", "ε 8")
     ]
     rows = dict(zip(names, map(row, (plain, noisy, noisy, noisy)), strict=True))
     beside(rows)
