@@ -25,17 +25,19 @@ RECORD = PrivacyRecord(
 def test_a_promise_in_words() -> None:
     assert privacy(RECORD) == (
         "Differential privacy by client_dp: ε = 7.5 at δ = 1e-05 for a silo, in 6 releases (noise "
-        "multiplier 1.5, clip norm 0.25). Whoever has the result learns hardly more about one silo "
-        "than without it."
+        "multiplier 1.5, clip norm 0.25). No result becomes more than e^ε = 1,808 times as likely "
+        "by one silo, up to δ."
     )
     assert "The budget is ε = 8." in privacy(replace(RECORD, budget=8.0))
     assert assumptions(RECORD) == RECORD.assumptions
+    assert "weak promise" not in privacy(RECORD)
+    assert privacy(replace(RECORD, epsilon=500.0)).endswith("So large a factor is a weak promise.")
 
 
 def test_without_a_bound_nothing_is_promised() -> None:
     open_ended = replace(RECORD, epsilon=None)
     assert privacy(open_ended).endswith("Without a bound on ε nothing is promised.")
-    assert "hardly more" not in privacy(open_ended) and not assumptions(open_ended)
+    assert "times as likely" not in privacy(open_ended) and not assumptions(open_ended)
     assert privacy(None) == "" and assumptions(None) == ()
 
 

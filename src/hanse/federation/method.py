@@ -12,7 +12,7 @@ from hanse.federation import sums
 from hanse.federation.compatibility.parts import check
 from hanse.federation.interfaces.aggregator import Aggregator
 from hanse.federation.interfaces.algorithm import Algorithm
-from hanse.federation.interfaces.declarations import NUMBERS
+from hanse.federation.interfaces.declarations import IN_AGGREGATE, NUMBERS
 from hanse.federation.interfaces.halves import Client, Server
 from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.interfaces.transform import Transform
@@ -62,6 +62,12 @@ class Method:
             for index, transform in enumerate(pipeline.transforms)
             if type(transform).weights is not Transform.weights
         }
+
+    @property
+    def hides_updates(self) -> bool:
+        """True if each client's update is hidden in the aggregate alone."""
+        mechanisms = self.pipelines.upload.mechanisms
+        return any(mechanism.noise & IN_AGGREGATE for mechanism in mechanisms)
 
     def prepare(self, server: Server, folder: Path) -> dict[str, Path]:
         """Write the files that every client is sent once, by name: weights go by their place."""

@@ -11,17 +11,16 @@ log = logging.getLogger(__name__)
 def tell_limits(run: Run) -> None:
     """Log which norms of updates are not compared, and that updates are kept, if they are."""
     method = run.method
-    protected = method.pipelines.upload.mechanisms
     if run.schedule.max_norm_ratio is not None and method.aggregator.sums_only:
         log.warning(
             "deployment.max_norm_ratio does nothing here: %s sees only sums, so the norm of no "
             "single update is known",
             type(method.aggregator).__name__,
         )
-    elif run.schedule.max_norm_ratio is not None and protected:
+    elif run.schedule.max_norm_ratio is not None and method.hides_updates:
         log.info(
             "deployment.max_norm_ratio does nothing here: %s limits each update by itself",
-            type(protected[0]).__name__,
+            type(method.pipelines.upload.mechanisms[0]).__name__,
         )
     if run.collects:
         place = run.journal.folder / updates.FOLDER

@@ -48,7 +48,9 @@ def train(learner: "AdaptedModel", job: TrainingJob) -> TrainResult:
     with shortage_as_user_error(), torch.random.fork_rng(), ExitStack() as contexts:
         for model in (*beside, learner):
             contexts.enter_context(_in_training(model))
-        _seed(learner.backbone.device, learner.context.derive("dropout"))
+        context = learner.context
+        seed = protection.dropout_seed() if protection else context.derive("dropout")
+        _seed(learner.backbone.device, seed)
         return _fit(learner, job, protection)
 
 

@@ -1,6 +1,10 @@
 """Sentences on the differential privacy of a run: what it has cost, and what that rests on."""
 
+import math
+
 from hanse.journal.privacy_record import PrivacyRecord
+
+STRONG = 10.0  # an ε above promises little
 
 
 def privacy(record: PrivacyRecord | None) -> str:
@@ -12,9 +16,11 @@ def privacy(record: PrivacyRecord | None) -> str:
     if record.epsilon is None:
         return f"{text} Without a bound on ε nothing is promised."
     budget = f" The budget is ε = {record.budget:g}." if record.budget is not None else ""
+    weak = " So large a factor is a weak promise." if record.epsilon > STRONG else ""
+    value = f" = {math.exp(record.epsilon):,.0f}" if record.epsilon <= STRONG else ""
     return (
-        f"{text}{budget} Whoever has the result learns hardly more about one {record.unit} than "
-        f"without it."
+        f"{text}{budget} No result becomes more than e^ε{value} times as likely by one "
+        f"{record.unit}, up to δ.{weak}"
     )
 
 

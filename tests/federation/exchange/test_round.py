@@ -18,6 +18,7 @@ from hanse.federation.algorithms.hetlora import HetLoRA
 from hanse.federation.algorithms.scaffold import Scaffold
 from hanse.federation.exchange.screening import NormBound, outliers, refuse_large
 from hanse.federation.messages import ClientProfile, Reply, Update
+from hanse.federation.privacy.example_dp import ExampleDp
 from hanse.journal.checkpoints import latest
 from hanse.journal.run_folder import read_ledger
 from hanse.tensors import serialization
@@ -205,6 +206,17 @@ def test_an_update_far_beyond_the_others_is_refused(
         )
     outcome = go(tmp_path / "run", changed=change, max_norm_ratio=50.0)
     assert same(outcome.server_state, without.server_state)
+    assert "times the others' median" in _errors(tmp_path / "run")[0]
+
+
+def test_updates_that_are_protected_one_by_one_are_compared_too(tmp_path: Path) -> None:
+    """ExampleDp hides rows at each client and limits no update."""
+    pytest.importorskip("dp_accounting")
+    part = ExampleDp(epsilon=None, noise_multiplier=1.0)
+    network = lambda inner: Meddler(inner, changed=only_c1(poked(3e38)))  # noqa: E731
+    more = {"network": network, "mechanisms": [part], "max_norm_ratio": 50.0}
+    outcome = federate(FedAvg(), silos(3), tmp_path / "run", rounds=1, **more)
+    assert outcome.records[-1].clients == ("c0", "c2")
     assert "times the others' median" in _errors(tmp_path / "run")[0]
 
 

@@ -16,6 +16,7 @@ from hanse.federation.algorithms.fednova import FedNova
 from hanse.federation.algorithms.flora import FLoRA
 from hanse.federation.compatibility.parts import check
 from hanse.federation.compression.powersgd import PowerSGD
+from hanse.federation.compression.top_k import TopK
 from hanse.federation.interfaces.mechanism import Mechanism
 from hanse.federation.interfaces.results import Aggregate, Memory
 from hanse.federation.messages import Update
@@ -314,3 +315,10 @@ def test_clipping_ends_where_numbers_are_too_coarse(clip: float) -> None:
     """In float16 the least number is 6e-8."""
     for values in (torch.rand(1000), torch.linspace(-1, 1, 7), torch.ones(100)):
         assert norm(clipped({"w": values.half()}, clip)) <= clip
+
+
+def test_error_feedback_would_send_more_than_the_clip_norm() -> None:
+    upload = Pipeline("upload", (TopK(share=0.1),), (ClientDp(),), error_feedback=True)
+    with pytest.raises(UserError, match=r"ClientDp limits an update before .*feedback: false"):
+        check(FedAvg(), Mean(), Pipelines(upload))
+    check(FedAvg(), Mean(), Pipelines(replace(upload, error_feedback=False)))

@@ -387,3 +387,9 @@ def test_the_same_update_is_sent_again(tmp_path: Path) -> None:
     other = Reply.parse(respond(endpoints["c0"], replace(parsed, instruction=moved).pack()))
     assert not other.error and at_silo(tmp_path / "run").releases == 2
     assert at_silo(tmp_path / "run").epsilon == spent(tmp_path / "run", "c0")
+
+
+def test_the_seed_of_dropout_comes_from_the_operating_system() -> None:
+    protection = ClippedRows(1.0, 1.0, CONTEXT)
+    seeds = {protection.dropout_seed() for _ in range(5)}
+    assert len(seeds) == 5 and all(0 <= seed < 2**63 for seed in seeds)

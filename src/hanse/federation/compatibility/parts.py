@@ -13,6 +13,7 @@ from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.declarations import (
     AT_SENDER,
     EVERYTHING,
+    IN_AGGREGATE,
     MEAN,
     NUMBERS,
     STAGES,
@@ -198,6 +199,14 @@ def _check_feedback(pipeline: Pipeline, sentence: str, payload: str, place: str)
         raise UserError(
             f"{place}{sentence} {payload}, whose meaning changes from round to round, and error "
             "feedback would add what one round lost to the other numbers of the next; set "
+            "compression.error_feedback: false."
+        )
+    hiding = [part for part in pipeline.mechanisms if part.noise & IN_AGGREGATE]
+    if hiding:
+        name = type(hiding[0]).__name__
+        raise UserError(
+            f"{place}{name} limits an update before error feedback adds what earlier rounds "
+            "lost, so a longer one would leave the client and be cut at the server; write "
             "compression.error_feedback: false."
         )
     _check_products(pipeline, place)

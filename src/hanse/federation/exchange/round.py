@@ -132,9 +132,9 @@ class RoundExchange:
         if self.run.method.aggregator.sums_only:
             raise TypeError("a rule that declares sums_only reads no single update")
         updates = self._decoded(self._train(notes))
-        # Which update is too long depends on the others, and a mechanism protects each by itself.
-        protected = self.run.method.pipelines.upload.mechanisms
-        if self.run.schedule.max_norm_ratio is not None and not protected:
+        # The norms of updates that are hidden in the aggregate alone must decide nothing.
+        hidden = self.run.method.hides_updates
+        if self.run.schedule.max_norm_ratio is not None and not hidden:
             bound = NormBound(self.run.schedule.max_norm_ratio, self.algorithm)
             updates = bound.screen(updates, self.inquiry.refuse_valid)
         for profile, update in updates:

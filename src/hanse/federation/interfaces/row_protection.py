@@ -43,5 +43,13 @@ class RowProtection(ABC):
         """(rows,) the factor sᵢ of each row's gradient, from its norm, in float64."""
 
     @abstractmethod
+    def dropout_seed(self) -> int:
+        """A seed for the dropout of the training.
+
+        It must be as secret as the draw of rows: with masks that another machine can compute, a row
+        more or less changes the masks of all others, so the sum by more than one row's limit.
+        """
+
+    @abstractmethod
     def noise(self, shape: "torch.Size") -> "torch.Tensor":
         """Noise for the sum of one parameter's gradients, in float64."""

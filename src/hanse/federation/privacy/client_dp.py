@@ -32,7 +32,8 @@ CLIP = "clip"  # in the state: the clip norm of the next round, (), float64
 SETTING = "privacy.client_dp."
 ASSUMPTIONS = (
     "The server is trusted: it sees each silo's update before there is noise.",
-    "Two runs are compared, in one of which a silo sends zeros; who takes part is not hidden.",
+    "Two runs are compared, in one of which a silo adds nothing to the sum of updates, and half to "
+    "the count of those that are not clipped; who takes part is not hidden.",
     "The promise is for the trained model and its scores on the server's rows. What stays at the "
     "server (replies, times, counts of rows) is not protected.",
     "Only the releases of this run are counted; other runs on the same rows add to them.",
@@ -52,7 +53,9 @@ class ClientDp(Mechanism):
     With `quantile` the clip norm follows that quantile γ of the updates' norms (Andrew et al. 2021,
     1905.03871): C ← C·exp(−η(b − γ)), where b is the share of updates that are not clipped, with
     noise of the standard deviation σᵦ. ε pays for both: the updates' noise multiplier is
-    (z⁻² − (2σᵦ)⁻²)^(−1/2) instead of z (theorem 1), with σᵦ in clients.
+    (z⁻² − (2σᵦ)⁻²)^(−1/2) instead of z (theorem 1), with σᵦ in clients. A silo that is compared
+    with its absence (zero-out neighbours, as in Kairouz et al. 2021, 2103.00039) adds nothing to
+    Σ (bₖ − ½) either, so its bₖ is ½ there.
     """
 
     noise: ClassVar[frozenset[str]] = frozenset({"finish"})

@@ -196,5 +196,8 @@ class ClippedRows(RowProtection):
         limits = self.clip * (1 - SHORTER) / norms.double().clamp(min=1e-300)
         return limits.clamp(max=1.0).where(norms.isfinite(), 0.0)
 
+    def dropout_seed(self) -> int:
+        return int.from_bytes(os_noise.random_bytes(8, self.context), "big") >> 1  # 63 bits
+
     def noise(self, shape: torch.Size) -> Tensor:
         return self.noise_multiplier * self.clip * os_noise.gaussian(shape, self.context)
