@@ -78,6 +78,7 @@ bench: $(VENV)/.extras
 	$(BIN)/python benchmarks/secagg.py
 	$(BIN)/python benchmarks/aggregation.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/codec_speed.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/token_alignment.py
 	$(BIN)/python benchmarks/comparison.py
 	$(BIN)/python benchmarks/adapters.py
 	$(BIN)/python benchmarks/tables.py

@@ -45,6 +45,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "secagg": secagg_tables.secagg,
     "fedkseed": wire.fedkseed,
     "robust": robust_tables.robust,
+    "token_alignment": run.token_alignment,
     "privacy_price": privacy.privacy_price,
     "row_privacy": privacy.row_privacy,
 }
