@@ -191,6 +191,10 @@ def test_clients_that_a_rule_cannot_serve_are_refused_before_anything_is_loaded(
             "a round that asks 9 clients waits for 6 of them (deployment.over_selection), and krum "
             "then needs 7 updates; set deployment.over_selection=1, or raise",
         ),
+        (
+            ["aggregator=secagg", "fraction_train=0.6", "deployment.over_selection=1.7"],
+            "waits for 6 of them (deployment.over_selection), and secagg then needs",
+        ),
     ],
 )
 def test_rounds_that_may_end_with_too_few_updates_are_no_deployment(
@@ -231,5 +235,5 @@ def test_a_deployment_keeps_the_survivors_that_noise_is_made_for() -> None:
         refuse_unserved(Experiment.model_validate(enough), timed=True)
     few = Experiment.model_validate({**parts, "deployment": {"quorum": 6}})
     refuse_unserved(few, timed=False)
-    with pytest.raises(UserError, match="with 6 updates, and distributed_gaussian needs 7 where"):
+    with pytest.raises(UserError, match="with 6 updates, and secagg needs 7 where"):
         refuse_unserved(few, timed=True)

@@ -92,6 +92,7 @@ def test_numbers_of_examples_count_only_if_the_settings_say_so(name: str) -> Non
     if hasattr(rule, "weighted"):
         believing = replace(rule, weighted=True)
         assert np.abs(combined(believing, rows, weights) - combined(rule, rows)).max() > 1e-3
+        assert any("examples that they declare" in phrase for phrase in believing.describe(11))
 
 
 @every_rule

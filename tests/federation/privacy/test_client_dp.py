@@ -256,6 +256,10 @@ def test_a_vote_is_one_or_zero_whatever_is_sent(sent: float) -> None:
         ({"epsilon": 8.0, "clip": None}, "without a bound on updates no noise hides one; set it"),
         ({"epsilon": None}, "neither epsilon nor noise_multiplier; set privacy.client_dp.epsilon"),
         ({"epsilon": 8.0, "noise_multiplier": 0.0}, "is 0, which keeps no epsilon.* leave noise_m"),
+        (
+            {"count_noise": 0.1},
+            "count_noise does nothing without .*such as 0.5, or leave",
+        ),
     ],
 )
 def test_settings_that_promise_nothing(settings: dict[str, Any], sentence: str) -> None:

@@ -127,6 +127,9 @@ class SecAgg(Aggregator):
                 "it to 32."
             )
 
+    def fewest(self, clients: int) -> int:
+        return self.plan(clients).quorum
+
     def sum_terms(self, clients: int) -> SumTerms:
         plan = self.plan(clients)
         return SumTerms(plan.quorum, plan.colluders, self._grid(clients, 1.0).most_whole)

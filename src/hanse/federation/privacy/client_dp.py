@@ -33,7 +33,7 @@ SETTING = "privacy.client_dp."
 ASSUMPTIONS = (
     "The server is trusted: it sees each silo's update before there is noise.",
     "Two runs are compared, in one of which a silo adds nothing to the sum of updates, and half to "
-    "the count of those that are not clipped; who takes part is not hidden.",
+    "the count of those that are not clipped; who takes part, and when it answers, is not hidden.",
     "The promise is for the trained model and its scores on the server's rows. What stays at the "
     "server (replies, times, counts of rows) is not protected.",
     "Only the releases of this run are counted; other runs on the same rows add to them.",
@@ -76,6 +76,12 @@ class ClientDp(Mechanism):
             self.noise_multiplier,
             "on updates no noise hides one; set it to about the norm of a usual update",
         )
+        for name in ("clip_learning_rate", "count_noise"):
+            if self.quantile is None and getattr(self, name) != getattr(type(self), name):
+                raise UserError(
+                    f"{SETTING}{name} does nothing without {SETTING}quantile, by which the clip "
+                    f"norm follows the updates; set quantile, such as 0.5, or leave {name} out."
+                )
 
     @property
     def numbers(self) -> tuple[str, ...]:

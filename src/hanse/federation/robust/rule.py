@@ -46,7 +46,9 @@ class RobustRule(Aggregator):
         return self.required(self.expected(clients))
 
     def describe(self, clients: int, whole: bool = False) -> tuple[str, ...]:
-        return (self.bound(clients), *super().describe(clients))
+        weighted = ("clients count by the examples that they declare",)
+        phrases = weighted if getattr(self, "weighted", False) else ()
+        return (self.bound(clients), *phrases, *super().describe(clients))
 
     def bound(self, clients: int) -> str:
         """A phrase on the hostile clients among so many that the rule bears."""
