@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from hanse.evaluation.perplexity import Perplexity
+from hanse.federation.accounting.sampling_bounds import exactly
 from hanse.federation.aggregators.mean import Mean
 from hanse.federation.client import ClientEndpoint
 from hanse.federation.client_memory import MemoryStore
@@ -483,7 +484,7 @@ def federate(
             tasks,
             journal,
             collects,
-            sampling=lambda own: learners[own.name](RoundContext(0), {}).sampling(),
+            sampling=lambda own: exactly(learners[own.name](RoundContext(0), {}).sampling()),
         )
         with patch("os.fsync"):  # a test's files need not outlive a power cut
             for record in loop(run):

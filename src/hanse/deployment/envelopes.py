@@ -27,7 +27,7 @@ Open = Callable[[bytes, str], tuple[str, int, bytes]]
 HELLO = b""  # asks which silo is at a node
 ENVELOPE_TEXTS = ("run", "settings", "rows", "public", "model", "precision", "code", "version")
 REPLY_TEXTS = ("name", "session", "error")
-NUMBERS = ("rank", "scaling")
+COUNTS, NUMBERS = ("examples", "rounding"), ("rank", "scaling")
 MAX_EXAMPLES, MAX_RANK, MAX_SCALING = 10**12, 65_536, 10**6
 LONGEST_NAME = 64  # characters of a run's name
 
@@ -97,7 +97,7 @@ class SiloReply:
         """The reply as bytes."""
         head: dict[str, Any] = {"name": self.name, "session": self.session, "error": self.error}
         if self.profile is not None:
-            head["examples"] = self.profile.examples
+            head |= {name: getattr(self.profile, name) for name in COUNTS}
             head |= {name: float(self.profile.numbers[name]) for name in NUMBERS}
             head |= {} if (layout := self.profile.layout) is None else {"layout": shapes(layout)}
         return pack(head, self.body)
@@ -110,11 +110,11 @@ class SiloReply:
         head |= {name: cleaned(head[name]) for name in REPLY_TEXTS}
         profile = None
         if "examples" in head:
-            _check_types(head, {"examples": int, **dict.fromkeys(NUMBERS, float)})
-            numbers = {name: head[name] for name in NUMBERS}
-            _check_profile(head["examples"], numbers)
+            _check_types(head, dict.fromkeys(COUNTS, int) | dict.fromkeys(NUMBERS, float))
+            counts, numbers = ({n: head[n] for n in names} for names in (COUNTS, NUMBERS))
+            _check_profile(counts, numbers)
             layout = _layout(head["layout"]) if "layout" in head else None
-            profile = ClientProfile(head["name"], head["examples"], numbers, layout)
+            profile = ClientProfile(head["name"], numbers=numbers, layout=layout, **counts)
         return SiloReply(head["name"], head["session"], profile, head["error"], body)
 
 
@@ -206,11 +206,14 @@ def _listed(numbers: Mapping[str, float]) -> str:
     return " and ".join(f"{name} {value:g}" for name, value in numbers.items())
 
 
-def _check_profile(examples: int, numbers: Mapping[str, float]) -> None:
+def _check_profile(counts: Mapping[str, int], numbers: Mapping[str, float]) -> None:
     """Raise BadEnvelopeError for a profile whose numbers are out of range."""
     rank, scaling = numbers["rank"], numbers["scaling"]
+    examples, step = counts["examples"], counts["rounding"]
     if not (1 <= examples <= MAX_EXAMPLES):
         raise BadEnvelopeError(f"it declares {examples:,} examples, not 1 to {MAX_EXAMPLES:,}.")
+    if not step or examples % step:
+        raise BadEnvelopeError(f"it declares {examples:,} examples, rounded to {step:,}s.")
     if rank > MAX_RANK or rank != int(rank) or not 0 < scaling <= MAX_SCALING:
         raise BadEnvelopeError(
             f"it declares rank {rank:g} and scaling {scaling:g}; a rank is a whole number up to "

@@ -40,6 +40,7 @@ class ClientProfile:
 
     layout: of what it trains (on the meta device), if the algorithm lets clients differ in that.
     last_counted_round: as in `Request`; known in the instruction of a round.
+    rounding: the number of examples is rounded to the nearest multiple of it, and at least to one.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ClientProfile:
     numbers: Numbers = field(default_factory=dict)
     layout: Tensors | None = field(default=None, compare=False)
     last_counted_round: int = field(default=0, compare=False)
+    rounding: int = 1
 
 
 @dataclass(frozen=True)

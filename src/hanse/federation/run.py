@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from hanse.federation.accounting.sampling_bounds import SamplingBounds, exactly
 from hanse.federation.delivery.files import RunFiles
 from hanse.federation.interfaces.algorithm import Server
 from hanse.federation.interfaces.learner import Learner
@@ -20,9 +21,9 @@ from hanse.journal.run_folder import Journal
 from hanse.randomness import RoundContext
 
 
-def no_sampling(profile: ClientProfile) -> Sampling:
+def no_sampling(profile: ClientProfile) -> SamplingBounds:
     """The sampling of clients whose rows nothing hides: each is read in full."""
-    return Sampling(profile.examples, 1.0, 1)
+    return exactly(Sampling(profile.examples, 1.0, 1))
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Run:
     tasks: Mapping[str, Task]
     journal: Journal
     collects: bool = False
-    sampling: Callable[[ClientProfile], Sampling] = field(default=no_sampling)
+    sampling: Callable[[ClientProfile], SamplingBounds] = field(default=no_sampling)
     files: RunFiles = field(default_factory=RunFiles)
     holders: set[str] = field(default_factory=set)
     scored: dict[tuple[str, str], tuple[str, dict[str, Scores]]] = field(default_factory=dict)

@@ -11,8 +11,8 @@ ENVELOPE = Envelope("run1", "rounds: 1")
 DUE = {"a": {"rank": 8.0, "scaling": 2.0}}
 
 
-def answer(examples: int = 12, rank: float = 8.0, scaling: float = 2.0) -> bytes:
-    profile = ClientProfile("a", examples, {"rank": rank, "scaling": scaling})
+def answer(examples: int = 12, rank: float = 8.0, scaling: float = 2.0, rounding: int = 1) -> bytes:
+    profile = ClientProfile("a", examples, {"rank": rank, "scaling": scaling}, rounding=rounding)
     return SiloReply("a", "first", profile).pack()
 
 
@@ -24,6 +24,8 @@ def answer(examples: int = 12, rank: float = 8.0, scaling: float = 2.0) -> bytes
         ({"rank": 1e9}, "rank 1e\\+09"),  # factors of that rank would fill memory
         ({"rank": 7.5}, "whole number"),
         ({"examples": 0}, "declares 0 examples"),
+        ({"rounding": 0}, "declares 12 examples, rounded to 0s"),
+        ({"rounding": 5}, "declares 12 examples, rounded to 5s"),
         ({"examples": 10**13}, "declares 10,000,000,000,000 examples"),
     ],
 )

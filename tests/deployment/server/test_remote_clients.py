@@ -477,6 +477,6 @@ def test_what_is_no_envelope_is_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize("examples", [-1, 1.5, True, "7", 2**60])
 def test_what_is_no_answer_is_refused(examples: object) -> None:
-    head = {"name": "a", "session": "s", "error": "", "rank": 1.0, "scaling": 1.0}
+    head = {"name": "a", "session": "s", "error": "", "rank": 1.0, "scaling": 1.0, "rounding": 1}
     with pytest.raises(BadEnvelopeError):
         SiloReply.parse(pack({**head, "examples": examples}, b""))

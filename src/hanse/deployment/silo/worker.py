@@ -279,10 +279,11 @@ def _endpoint(
     endpoint = simulation.endpoint(memories, silo.name, silo.checkpoint_seconds)
     splits = simulation.clients[silo.name].examples
     counts = RowCounts(len(splits["train"]), len(splits["test"]))
-    examples = rounded(counts.train, silo.policy.count_rounding)
+    step = silo.policy.count_rounding
+    examples = rounded(counts.train, step)
     return replace(
         endpoint,
-        profile=replace(endpoint.profile, examples=examples),
+        profile=replace(endpoint.profile, examples=examples, rounding=step),
         release_log=ReleaseLog(memories / silo.name, silo.state, envelope.run, private=True),
         files=FileStore(silo.state / FOLDER, most=round(silo.policy.max_file_gb * GB)),
     ), counts

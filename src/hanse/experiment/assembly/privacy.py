@@ -9,9 +9,9 @@ from hanse.experiment.assembly.named_models import Examples
 from hanse.experiment.assembly.resources import adapter_settings
 from hanse.experiment.schema import Experiment, build_objective
 from hanse.federation.accounting.run_account import planned
+from hanse.federation.accounting.sampling_bounds import SamplingBounds, exactly
 from hanse.federation.client_sampling import taking_part
 from hanse.federation.interfaces.mechanism import Mechanism
-from hanse.federation.interfaces.row_protection import Sampling
 from hanse.federation.messages import ClientProfile
 from hanse.federation.method import Method
 from hanse.journal.privacy_record import PrivacyRecord
@@ -118,9 +118,12 @@ def _rows(experiment: Experiment, dataset: FederatedDataset, client: str) -> int
     return sum(len(dataset.train[holder]) for holder in holders)
 
 
-def sampling(experiment: Experiment, profile: ClientProfile) -> Sampling:
-    """The draw of rows in a client's trainings, if a mechanism hides them."""
-    return experiment.for_client(profile.name).train.sampling(profile.examples)
+def sampling(experiment: Experiment, profile: ClientProfile) -> SamplingBounds:
+    """The draw of rows in a client's trainings, by the number of rows that it declares."""
+    train, rows = experiment.for_client(profile.name).train, profile.examples
+    half = profile.rounding // 2
+    fewest = 1 if rows <= profile.rounding else rows - half  # any fewer are declared as one step
+    return SamplingBounds.between(train.sampling(fewest), train.sampling(rows + half))
 
 
 def planned_account(
@@ -142,7 +145,7 @@ def silos_account(
 
     clients: of a round. rows: that this silo trains on.
     """
-    drawn = [experiment.train.sampling(rows)] if _hiding(method) else []
+    drawn = [exactly(experiment.train.sampling(rows))] if _hiding(method) else []
     return planned(method, _context(experiment, clients), drawn)
 
 

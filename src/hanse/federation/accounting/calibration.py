@@ -13,6 +13,7 @@ with lazy_imports():
 
 LEAST_NOISE, MOST_NOISE = 0.02, 10_000.0  # noise multipliers that are considered
 ACCURACY = 1e-3  # relative, of a noise multiplier
+WITHIN = 1.003  # noise that is found ÷ the least that is needed, at most
 MOST_ROUNDS = 10**7
 COARSE, COARSEST = 2.5e-4, 5e-3  # step of the privacy loss, by ε, in the search for the noise
 CLOSE = 0.93  # the noise that loss distributions ask for ÷ that of Rényi divergences, roughly

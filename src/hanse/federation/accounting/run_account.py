@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from hanse.errors import UserError
+from hanse.federation.accounting.sampling_bounds import SamplingBounds
 from hanse.federation.interfaces.declarations import IN_AGGREGATE
 from hanse.federation.interfaces.mechanism import Mechanism
-from hanse.federation.interfaces.row_protection import Sampling
 from hanse.federation.method import Method
 from hanse.federation.pipeline import TransformStates
 from hanse.federation.run import Run
@@ -16,6 +17,11 @@ from hanse.journal.records import ReleaseRecord
 from hanse.journal.run_folder import read_releases
 from hanse.randomness import RoundContext
 from hanse.tensors.serialization import Numbers
+
+ROUNDED = (
+    "Silos declare rounded numbers of rows: the figure holds for each number that is rounded so, "
+    "and for a silo that trains as far as its budget allows."
+)
 
 
 def admit_round(run: Run, round: int, states: TransformStates) -> None:
@@ -58,19 +64,30 @@ def at_silos(run: Run, rounds: int, mechanism: Mechanism) -> PrivacyRecord | Non
 
 
 def worst(
-    mechanism: Mechanism, samplings: Iterable[Sampling], rounds: int, context: RoundContext
+    mechanism: Mechanism, samplings: Iterable[SamplingBounds], rounds: int, context: RoundContext
 ) -> PrivacyRecord | None:
     """The largest account of silos with these samplings after so many rounds; None without any."""
-    accounts = (
-        mechanism.account([mechanism.training(sampling, context)] * rounds, context)
-        for sampling in samplings
-    )
+    accounts = (_of_silo(mechanism, sampling, rounds, context) for sampling in samplings)
     known = [record for record in accounts if record is not None]
     return max(known, key=lambda r: math.inf if r.epsilon is None else r.epsilon, default=None)
 
 
+def _of_silo(
+    mechanism: Mechanism, sampling: SamplingBounds, rounds: int, context: RoundContext
+) -> PrivacyRecord | None:
+    """The account of one silo, or one that is not below it where its rows are not known."""
+    release = mechanism.training(sampling.dearest, context, sampling.cheapest)
+    record = mechanism.account([release] * rounds, context)
+    if record is None or sampling.exact:
+        return record
+    spent = record.epsilon
+    if record.exceeds:  # the silo counts its rows, and does not train beyond its budget
+        spent = record.budget
+    return replace(record, epsilon=spent, assumptions=(*record.assumptions, ROUNDED))
+
+
 def planned(
-    method: Method, context: RoundContext, samplings: Collection[Sampling] = ()
+    method: Method, context: RoundContext, samplings: Collection[SamplingBounds] = ()
 ) -> PrivacyRecord | None:
     """The cost of the run after all of its rounds; None if nothing is promised.
 

@@ -75,8 +75,13 @@ class Mechanism(Transform):
         """At the silo: let the next training hide its rows; return the numbers of its release."""
         raise TypeError(f"{type(self).__name__} protects no rows in training")
 
-    def training(self, sampling: Sampling, context: RoundContext) -> Numbers:
-        """The numbers of the release of one training on such a sampling of rows."""
+    def training(
+        self, sampling: Sampling, context: RoundContext, cheapest: Sampling | None = None
+    ) -> Numbers:
+        """The numbers of the release of one training on such a sampling of rows.
+
+        cheapest: if `sampling` is an upper bound, the lower one; noise is the least of any between.
+        """
         raise TypeError(f"{type(self).__name__} protects no rows in training")
 
     def require_rows(self, sampling: Sampling, silo: str, context: RoundContext) -> Sequence[str]:

@@ -10,7 +10,12 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from hanse.errors import UserError
-from hanse.federation.accounting.calibration import advice, noise_for, rounds_within
+from hanse.federation.accounting.calibration import (
+    WITHIN,
+    advice,
+    noise_for,
+    rounds_within,
+)
 from hanse.federation.accounting.epsilon import (
     LEAST_DELTA,
     GaussianReleases,
@@ -107,10 +112,15 @@ class ExampleDp(Mechanism):
 
     # ---- the account
 
-    def training(self, sampling: Sampling, context: RoundContext) -> Numbers:
+    def training(
+        self, sampling: Sampling, context: RoundContext, cheapest: Sampling | None = None
+    ) -> Numbers:
         assert self.clip is not None
+        noise = self._noise(cheapest or sampling, context)
+        if self.noise_multiplier is None and cheapest not in (None, sampling):
+            noise /= WITHIN  # one that needs as much may have found a little less
         return {
-            "noise_multiplier": self._noise(sampling, context),
+            "noise_multiplier": noise,
             "clip": self.clip,
             "sampling": sampling.probability,
             "steps": sampling.steps,
