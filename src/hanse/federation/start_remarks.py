@@ -22,6 +22,11 @@ def tell_limits(run: Run) -> None:
             "deployment.max_norm_ratio does nothing here: %s limits each update by itself",
             type(method.pipelines.upload.mechanisms[0]).__name__,
         )
+    elif run.schedule.max_norm_ratio is not None and method.aggregator.sets_norms:
+        log.info(
+            "deployment.max_norm_ratio does nothing here: %s sets the norm of each update itself",
+            type(method.aggregator).__name__,
+        )
     if run.collects:
         place = run.journal.folder / updates.FOLDER
         log.warning("the update of each client in each round is written to %s", place)

@@ -1,14 +1,20 @@
 """FLTrust against loops of its own."""
 
 import logging
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from collected_rounds import attacked, combined, honest, round_of
 from hanse.errors import UserError
-from hanse.federation.aggregators.fltrust import FLTrust
+from hanse.federation.aggregators.fltrust import FLTrust, trust_in
+from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.interfaces.aggregator import TooFewClientsError
+from hanse.federation.messages import Reply
+from toys import Meddler, federate, silos, with_tensors
 
 
 def twin(rows: np.ndarray, root: int) -> np.ndarray:
@@ -55,3 +61,35 @@ def test_the_root_must_take_part() -> None:
     with pytest.raises(TooFewClientsError) as caught:  # it was asked, and has not answered
         FLTrust(root="silent0").aggregate(round_of(rows, asked=5))  # type: ignore[arg-type]
     assert (caught.value.left, caught.value.required) == (4, 5)
+
+
+class Compared(FLTrust):
+    """The rule with the bound on norms of others, for the attack."""
+
+    sets_norms: ClassVar[bool] = False
+
+
+def test_a_majority_that_sends_nothing_decides_no_norm(tmp_path: Path) -> None:
+    """With a median of 0 all honest updates were too long, and the run stopped."""
+
+    def nothing(reply: Reply) -> Reply:
+        if reply.kind != "train" or reply.client in ("c0", "c3", "c6"):
+            return reply
+        tensors = reply.update.tensors
+        return with_tensors(reply, {name: torch.zeros_like(t) for name, t in tensors.items()})
+
+    def go(rule: FLTrust, name: str) -> set[str]:
+        network = lambda inner: Meddler(inner, changed=nothing)  # noqa: E731
+        more: dict[str, Any] = {"network": network, "aggregator": rule, "max_norm_ratio": 50.0}
+        outcome = federate(FedAvg(), silos(7), tmp_path / name, rounds=1, **more)
+        return {*outcome.records[-1].clients}
+
+    with pytest.raises(UserError, match=r"round 1"):
+        go(Compared(root="c0"), "attacked")
+    assert go(FLTrust(root="c0"), "run") == {"c0", "c3", "c6"}
+
+
+def test_an_update_whose_products_overflow_has_no_trust() -> None:
+    products = torch.full((3, 3), 2.0, dtype=torch.float64)
+    products[2, :] = products[:, 2] = torch.inf
+    assert trust_in(products, 0) == pytest.approx([0.0, 1.0, 0.0])

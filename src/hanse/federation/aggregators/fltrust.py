@@ -38,6 +38,7 @@ class FLTrust(RobustRule):
 
     payloads: ClassVar[tuple[str, ...]] = ("change",)
     least: ClassVar[int] = 2
+    sets_norms: ClassVar[bool] = True
 
     root: Annotated[str, CLIENT]  # the name of the trusted client
 
@@ -88,11 +89,12 @@ class FLTrust(RobustRule):
 def trust_in(products: Tensor, root: int) -> list[float]:
     """The trust in each client: its cosine with the root's update, or 0 if that is negative.
 
-    products: (n, n) inner products of the updates. The root itself has the trust 0.
+    products: (n, n) inner products of the updates. The root itself has the trust 0, and so has an
+        update so long that they overflow.
     """
     norms = products.diagonal().sqrt()
     lengths = norms * norms[root]
-    cosines = (products[root] / lengths.where(lengths > 0, math.inf)).clamp(0, 1)
+    cosines = (products[root] / lengths.where(lengths > 0, math.inf)).nan_to_num(0.0).clamp(0, 1)
     cosines[root] = 0.0
     values: list[float] = cosines.tolist()
     return values

@@ -133,8 +133,9 @@ class RoundExchange:
             raise TypeError("a rule that declares sums_only reads no single update")
         updates = self._decoded(self._train(notes))
         # The norms of updates that are hidden in the aggregate alone must decide nothing.
-        hidden = self.run.method.hides_updates
-        if self.run.schedule.max_norm_ratio is not None and not hidden:
+        method = self.run.method
+        free = method.hides_updates or method.aggregator.sets_norms
+        if self.run.schedule.max_norm_ratio is not None and not free:
             bound = NormBound(self.run.schedule.max_norm_ratio, self.algorithm)
             updates = bound.screen(updates, self.inquiry.refuse_valid)
         for profile, update in updates:

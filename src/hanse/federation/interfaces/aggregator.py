@@ -51,6 +51,9 @@ class Aggregator(ABC):
     # Clients help once to open a sum of a round. Its aggregate is durable before the step, since a
     # server that has lost it cannot ask for another one.
     opens_once: ClassVar[bool] = False
+    # No norm of an update reaches the result, so none is refused for it: norms of others would
+    # decide that, and the rule may bear more attackers than there are others.
+    sets_norms: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
