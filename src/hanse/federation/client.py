@@ -65,6 +65,7 @@ class ClientEndpoint:
     job, least_cohort, quorum, participants: as in `Client`.
     refused: called with the sentence of a refusal by the aggregator's client half.
     kept: the update of a round that may be repeated; None: the client trains again.
+    most_epsilon: the largest ε of what it releases in the run, if it draws noise; None: any.
     """
 
     profile: ClientProfile
@@ -85,6 +86,7 @@ class ClientEndpoint:
     participants: Collection[str] = ()
     refused: Callable[[str], object] = lambda sentence: None
     kept: KeptUpdate | None = None
+    most_epsilon: float | None = None
 
     @property
     def releases(self) -> ReleaseLog:
@@ -161,7 +163,7 @@ def _answer(endpoint: ClientEndpoint, request: Request) -> Update:
         return scores(endpoint.tasks, method, _instruction(endpoint, request, client), client)
     method.aggregator.admit(request.aggregator_note, client)
     if encoded is None:
-        noise = admit_training(endpoint.releases, method, client.learner, noise, client.context)
+        noise = admit_training(endpoint.releases, method, client, noise, endpoint.most_epsilon)
         encoded = _train(endpoint, request, client, memory)
         _keep(endpoint, request, key, noise, encoded)
     return _sealed(endpoint, request, client, encoded)

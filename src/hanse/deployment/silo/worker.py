@@ -228,6 +228,7 @@ class SiloWorker:
             clients=job.cohort,
             refused=guard.enforcer.refused,
             kept=KeptUpdate(),
+            most_epsilon=self.silo.policy.privacy.epsilon,
         )
         return ActiveRun(envelope.settings, endpoint, guard)
 
