@@ -95,7 +95,9 @@ def test_unlike_tokenizers_are_refused_before_a_model_is_loaded(
 
 @pytest.mark.usefixtures("nothing_loads")
 def test_an_encoder_does_not_teach_a_language_model(experiment_file: Path, tiny_bert: Path) -> None:
-    with pytest.raises(UserError, match="it is an encoder and the trained model is a causal"):
+    with pytest.raises(
+        UserError, match="it is no causal language model and the trained model is a causal"
+    ):
         simulate(load(distilling(experiment_file, tiny_bert)))
 
 

@@ -9,10 +9,12 @@ import pytest
 import safetensors.torch
 
 from hanse.errors import UserError
+from hanse.experiment.assembly import resources
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
 from hanse.federation.client import respond
 from hanse.journal import run_folder
+from hanse.learners.models.tokenizers import tokenizer_files
 from hanse.simulation import in_process
 from hanse.simulation import run as simulation
 from hanse.tensors.serialization import unpack
@@ -47,6 +49,14 @@ def files(folder: Path, pattern: str) -> dict[str, str]:
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob(pattern))
     }
+
+
+@pytest.fixture
+def nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(resources, "load", refused)
 
 
 @pytest.mark.parametrize("base", ["llama", "gpt2"])
@@ -141,30 +151,52 @@ def test_a_frozen_mentor_is_refused_before_it_is_loaded(experiment_file: Path) -
     assert "clients.silo-2.models.mentor.adapter=lora" in message
 
 
+@pytest.mark.usefixtures("nothing_loads")
 def test_unequal_tokens_are_refused_by_the_names_of_both(
     experiment_file: Path, tiny_llama: Path, tiny_bert: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other-llama"
     save_llama(other, ["the quick brown fox jumps over the lazy dog"] * 5)
+    unlike = f"trained model ({tiny_llama}), but their tokenizers have unlike vocabularies"
     message = refused(experiment_file, fedkd(other))
-    assert "their tokenizers have unequal tokens" in message
-    assert str(tiny_llama) in message and f"models.mentor, {other}" in message
+    assert f"models.mentor ({other}) gets" in message and unlike in message
+    own = f"clients={{silo-2: {{models: {{mentor: {{model_name_or_path: {other}}}}}}}}}"
+    message = refused(experiment_file, fedkd(tiny_llama, own))
+    assert f"models.mentor ({other}) gets" in message and unlike in message
     message = refused(experiment_file, fedkd(tiny_bert))
-    assert "one reads label_words, and the other class_labels; take two models of one" in message
+    assert "is no causal language model and the trained model is a causal" in message
     message = refused(experiment_file, fedcollm(other, tmp_path, "{public_steps: 1}"))
-    assert "models.large" in message and "unequal tokens" in message
+    assert f"models.large ({other}) gets" in message and unlike in message
+
+
+def test_unequal_tokens_are_refused_in_memory_if_no_tokenizer_was_there_before(
+    experiment_file: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(path: str) -> None:
+        raise UserError(f"the tokenizer of {path} is missing.")
+
+    monkeypatch.setattr(tokenizer_files, "find", missing)
+    message = refused(experiment_file, fedkd(tiny_bert))
+    assert "is an encoder and the trained model is a causal language model" in message
+    save_llama(tmp_path / "other", ["the quick brown fox jumps over the lazy dog"] * 5)
+    message = refused(experiment_file, fedkd(tmp_path / "other"))
+    assert "unlike vocabularies" in message
+    message = refused(experiment_file, fedcollm(tmp_path / "other", tmp_path, "{}"))
+    assert "models.large" in message and "unlike vocabularies" in message
 
 
 def test_a_mentor_that_reads_shorter_rows_is_refused(
-    experiment_file: Path, tiny_llama: Path, tmp_path: Path
+    experiment_file: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = shutil.copytree(tiny_llama, tmp_path / "short")
     config = (short / "config.json").read_text()
     assert '"max_position_embeddings": 256' in config
     shorter = config.replace('"max_position_embeddings": 256', '"max_position_embeddings": 64')
     (short / "config.json").write_text(shorter)
-    message = refused(experiment_file, fedkd(short))
-    assert "reads up to 256, and the second at most 64; set model.max_length to 64" in message
+    with monkeypatch.context() as patched:
+        patched.setattr(resources, "load", None)
+        message = refused(experiment_file, fedkd(short))
+    assert "up to 256, but it reads at most 64; set model.max_length to 64 or less" in message
     simulate(load(experiment_file, fedkd(short, "model.max_length=64")))
 
 

@@ -12,14 +12,13 @@ from hanse.data.example import Example
 from hanse.data.tokenization.token_cache import Tokenized
 from hanse.experiment.assembly import client_adapters, client_examples, in_place, privacy, quorum
 from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
-from hanse.experiment.assembly.co_trained import check_co_trained
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.method import build_method, method_remarks, refuse_unserved
 from hanse.experiment.assembly.named_models import Examples, Holders, by_holder, naming
 from hanse.experiment.assembly.preconditions import refuse_unmet
 from hanse.experiment.assembly.resources import Resources, adapter_settings, outputs, replaced_head
 from hanse.experiment.assembly.schedule import schedule_of
-from hanse.experiment.assembly.shared_batches import refuse_unfit
+from hanse.experiment.assembly.shared_batches import compare_readers
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 from hanse.federation.client import ClientEndpoint
 from hanse.federation.client_memory import MemoryStore
@@ -183,7 +182,7 @@ def simulate(
     dataset = dataset or resources.dataset(experiment)
     experiment = _labelled(experiment, dataset.labels)
     settings = {name: experiment.for_client(name) for name in experiment.participant_names}
-    refuse_unmet(experiment, dataset, settings, only is None)
+    refuse_unmet(experiment, dataset, settings, only)
     adapter_settings(experiment)  # raises UserError for an adapter that cannot be read
     settings = {n: own for n, own in settings.items() if only is None or n in only}
     notes = privacy.require_rows(experiment, method, settings, dataset)
@@ -191,18 +190,15 @@ def simulate(
     rows = list(client_examples.split_rows(experiment, settings, dataset, used))
     client_examples.refuse_unfit(rows, dataset.labels)
     if not (begun or only):  # a silo gets the order of the labels from the server
-        labels = outputs(experiment, dataset.labels)
-        remarks = (*dataset.remarks, *replaced_head(experiment, labels))
-        dataset = replace(dataset, labels=labels, remarks=remarks)
+        dataset = _in_order_of_outputs(experiment, dataset)
         experiment = _labelled(experiment, dataset.labels)
     examples = client_examples.read(rows, partial(_tokenized, resources, dataset.labels))
     privacy.require_examples(experiment, method, dataset, examples)
     holders = Holders(resources, examples, used)
     learner, differ = _server(holders, experiment), build_algorithm(experiment).clients_may_differ
     clients = {n: _simulated_client(holders, learner, n, experiment, differ) for n in settings}
-    refuse_unfit((client.experiment, client.learner) for client in clients.values())
+    notes += compare_readers(experiment, learner, [own.learner for own in clients.values()])
     notes += _notes(experiment, method, learner, only)
-    notes += check_co_trained(experiment, [learner, *(own.learner for own in clients.values())])
     unread = client_examples.unread_columns(rows, learner.backbone.head.reads)
     remarks = (*dataset.remarks, *unread, *_cut(examples, experiment, learner, clients), *notes)
     return Simulation(experiment, resources, replace(dataset, remarks=remarks), learner, clients)
@@ -216,6 +212,13 @@ def _served_method(experiment: Experiment, only: Collection[str] | None) -> Meth
         privacy.require(experiment, method)
     in_place.refuse_unfit(experiment)
     return method
+
+
+def _in_order_of_outputs(experiment: Experiment, dataset: FederatedDataset) -> FederatedDataset:
+    """The data with the labels in the order of the model's outputs, and a remark on a new head."""
+    labels = outputs(experiment, dataset.labels)
+    remarks = (*dataset.remarks, *replaced_head(experiment, labels))
+    return replace(dataset, labels=labels, remarks=remarks)
 
 
 def _notes(

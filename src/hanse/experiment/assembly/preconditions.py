@@ -1,6 +1,6 @@
 """Preconditions of a run: requirements of its parts, checked before a row is tokenized."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from hanse.errors import UserError
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
@@ -17,19 +17,20 @@ def refuse_unmet(
     experiment: Experiment,
     dataset: FederatedDataset,
     settings: Mapping[str, Experiment],
-    complete: bool,
+    only: Collection[str] | None,
 ) -> None:
     """Raise UserError for tasks that cannot be scored, optimizers and tokenizers that do not fit.
 
-    settings: each client's experiment. complete: all clients and the server's test rows are here.
+    settings: each client's experiment. only: the clients that are assembled; None: all of them, and
+    the server's test rows are here; none of them: the server alone.
     """
     tasks = build_tasks(experiment)
     for task in tasks.values():
         task.require()
-    if complete:
+    if only is None:
         _refuse_unscored(tasks, bool(experiment.evaluation.test and dataset.test))
     _refuse_optimizers(build_algorithm(experiment), experiment, settings)
-    refuse_unlike(experiment, settings)
+    refuse_unlike(experiment, settings, server=not only)
 
 
 def _refuse_unscored(tasks: Mapping[str, Task], tested: bool) -> None:

@@ -1,87 +1,142 @@
-"""Models that read the batches of the trained one: they need its tokens, and outputs that fit."""
+"""Models that read the batches of the trained one: they need its tokens, and outputs that fit.
 
-from collections.abc import Iterable, Mapping
+These are the models that an algorithm trains on its batches, at clients or at the server, and those
+of an objective that reads the same tokens, such as a teacher.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from hanse.errors import UserError
-from hanse.experiment.assembly.co_trained import unreadable
-from hanse.experiment.schema import Experiment, build_objective
+from hanse.experiment.declared import client_models, server_models
+from hanse.experiment.schema import Experiment, build_algorithm, build_objective
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.learners.backbone import DEFAULT_LENGTH
+from hanse.learners.backbone import DEFAULT_LENGTH, Backbone
 from hanse.learners.models.tokenizers import tokenizer_files
-from hanse.learners.models.tokenizers.tokenizer_files import ModelTokenizer
+
+# The kinds of models, by PEFT's names for their heads.
+KINDS = {"CAUSAL_LM": "a causal language model", "SEQ_2_SEQ_LM": "an encoder with a decoder"}
+ENCODER, NOT_CAUSAL = "an encoder", "no causal language model"
 
 
-def refuse_unlike(experiment: Experiment, settings: Mapping[str, Experiment]) -> None:
-    """Raise UserError for a model of the objective that cannot read the trained one's batches.
+@dataclass(frozen=True)
+class _Reader:
+    """A model as a reader of batches.
+
+    positions: the most tokens that it reads at once; None: no limit is known. kind: in words.
+    """
+
+    path: str
+    tokenizer: Any
+    positions: int | None
+    kind: str
+
+    @classmethod
+    def found(cls, path: str) -> "_Reader | None":
+        """The model of these files, without its weights; None if they are not on this machine."""
+        try:
+            files = tokenizer_files.find(path)
+        except UserError:
+            return None
+        kind = KINDS["CAUSAL_LM"] if files.causal else NOT_CAUSAL
+        return cls(path, files.tokenizer, files.positions, kind)
+
+    @classmethod
+    def of(cls, model: Backbone) -> "_Reader":
+        """The model in memory."""
+        kind = KINDS.get(model.head.task, ENCODER)
+        return cls(model.name, model.tokenizer, model.positions, kind)
+
+
+def refuse_unlike(experiment: Experiment, settings: Mapping[str, Experiment], server: bool) -> None:
+    """Raise UserError for a model that cannot read the batches of the trained one.
 
     Tokenizers are read, and no weights. Models whose tokenizers are not on this machine are left to
-    `refuse_unfit`. settings: each client's experiment.
+    `compare_readers`. settings: each client's experiment. server: also compare the server's models.
     """
-    objective, known = build_objective(experiment), set[tuple[object, ...]]()
-    for own in settings.values() if objective.reads_same_tokens else ():
-        for name in objective.models:
+    wanted, known = _names(experiment), set[tuple[object, ...]]()
+    holders = [(own, client_models(experiment)) for own in settings.values()]
+    holders += [(experiment, server_models(experiment))] * server
+    for own, names in holders:
+        for name in (name for name in names if name in wanted):
             path, other = own.model.model_name_or_path, own.models[name].model_name_or_path
             key = (path, other, own.model.max_length)
-            if key not in known and path != other:
-                known.add(key)
-                both = _tokenizer(path), _tokenizer(other)
-                _refuse(own, name, *both)
+            if key in known or path == other:
+                continue
+            known.add(key)
+            trained, beside = _Reader.found(path), _Reader.found(other)
+            if trained is not None and beside is not None:
+                limit = min(DEFAULT_LENGTH, trained.positions or DEFAULT_LENGTH)
+                _refuse(name, trained, beside, own.model.max_length or limit)
 
 
-def refuse_unfit(clients: Iterable[tuple[Experiment, AdaptedModel]]) -> None:
-    """The same for models in memory, and for models whose outputs the objective cannot use.
+def compare_readers(
+    experiment: Experiment, server: AdaptedModel, clients: Sequence[AdaptedModel]
+) -> list[str]:
+    """Remarks on models in memory that read the batches of the trained one.
 
-    clients: the experiment and the learner of each; equal base models are tried once.
+    Raises UserError for one that cannot, as `refuse_unlike`, and for outputs that the objective
+    cannot use. Equal base models are compared once.
     """
-    known = set[tuple[int, ...]]()
-    for own, learner in clients:
-        objective = build_objective(own)
-        beside = {name: learner.models[name].backbone for name in objective.models}
-        key = (learner.max_length, *map(id, (learner.backbone, *beside.values())))
-        if key in known:
-            continue
-        known.add(key)
-        for name, backbone in beside.items() if objective.reads_same_tokens else ():
-            if reason := unreadable(objective.example_kind, learner, backbone):
-                raise UserError(f"{_both(own, name)}but {reason}.")
+    wanted, keeps = _names(experiment), build_algorithm(experiment).keeps
+    objective, remarks = build_objective(experiment), list[str]()
+    for learner in _unlike([server, *clients]):
+        beside = {n: model.backbone for n, model in learner.models.items() if n in wanted}
+        for name, model in beside.items():
+            _refuse(name, _Reader.of(learner.backbone), _Reader.of(model), learner.max_length)
+        remarks += _smaller(keeps, learner.backbone, beside)
+    for learner in _unlike(clients):
         objective.require(learner)
+    return remarks
 
 
-def _tokenizer(path: str) -> ModelTokenizer | None:
-    """The tokenizer of a model; None if it is not on this machine."""
-    try:
-        return tokenizer_files.find(path)
-    except UserError:
-        return None
+def _unlike(learners: Iterable[AdaptedModel]) -> list[AdaptedModel]:
+    """One of all learners that have the same base models, and rows of the same length."""
+    by_bases = dict[tuple[object, ...], AdaptedModel]()
+    for learner in learners:
+        beside = ((name, id(model.backbone)) for name, model in learner.models.items())
+        by_bases.setdefault((learner.max_length, id(learner.backbone), *beside), learner)
+    return list(by_bases.values())
 
 
-def _both(experiment: Experiment, name: str) -> str:
-    """The beginning of a message on a named model that gets the trained one's tokens."""
-    path, trained = experiment.models[name].model_name_or_path, experiment.model.model_name_or_path
-    return f"models.{name} ({path}) gets the tokens of the trained model ({trained}), "
+def _names(experiment: Experiment) -> set[str]:
+    """The names of the models that read the batches of the trained one."""
+    objective = build_objective(experiment)
+    read = objective.models if objective.reads_same_tokens else ()
+    return {*build_algorithm(experiment).co_trained, *read}
 
 
-def _refuse(
-    experiment: Experiment, name: str, own: ModelTokenizer | None, other: ModelTokenizer | None
-) -> None:
-    """Raise UserError if a named model cannot read the batches of the trained one."""
-    if own is None or other is None:
-        return
-    both = _both(experiment, name)
-    if own.tokenizer.get_vocab() != other.tokenizer.get_vocab():
+def _refuse(name: str, trained: _Reader, beside: _Reader, longest: int) -> None:
+    """Raise UserError if a named model cannot read the trained one's batches.
+
+    longest: the most tokens of a row.
+    """
+    both = f"models.{name} ({beside.path}) gets the tokens of the trained model ({trained.path}), "
+    if trained.tokenizer.get_vocab() != beside.tokenizer.get_vocab():
         raise UserError(
             f"{both}but their tokenizers have unlike vocabularies; choose models of one family, "
             "or an algorithm that aligns tokens."
         )
-    if own.causal != other.causal:
-        kinds = ("a causal language model", "an encoder")
+    if beside.kind != trained.kind:
         raise UserError(
-            f"{both}but it is {kinds[not other.causal]} and the trained model is "
-            f"{kinds[not own.causal]}; choose two models of one kind."
+            f"{both}but it is {beside.kind} and the trained model is {trained.kind}; choose two "
+            "models of one kind."
         )
-    longest = experiment.model.max_length or min(DEFAULT_LENGTH, own.positions or DEFAULT_LENGTH)
-    if other.positions is not None and other.positions < longest:
+    if beside.positions is not None and beside.positions < longest:
         raise UserError(
-            f"{both}which are up to {longest}, but it reads at most {other.positions}; set "
-            f"model.max_length to {other.positions} or less."
+            f"{both}which are up to {longest}, but it reads at most {beside.positions}; set "
+            f"model.max_length to {beside.positions} or less."
         )
+
+
+def _smaller(keeps: str, trained: Backbone, beside: Mapping[str, Backbone]) -> list[str]:
+    """A remark if the model that clients keep is smaller than the one that travels."""
+    kept = beside.get(keeps)
+    if kept is None or kept.weights >= trained.weights:
+        return []
+    return [
+        f"models.{keeps}, which stays at each client, is smaller than the model that travels: "
+        f"{kept.name} has {kept.weights:,} weights, {trained.name} has {trained.weights:,}; "
+        "exchange the two to send less."
+    ]
