@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 
 from hanse.errors import UserError
+from hanse.experiment.assembly.method import method_remarks
 from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
 from hanse.experiment.validation import free, keys
 from hanse.journal import yaml_text
 from hanse.learners.adapters.houlsby import Houlsby
 from hanse.learners.adapters.lora import Lora
+from hanse.learners.objectives.sft import Sft
 from hanse.simulation.baselines.variants import variants
-from samples import ROOT
+from samples import ROOT, reviews, write_lines
 
 PART = ROOT / "tests" / "parts" / "mentors.py"
 MENTORED = f"algorithm={PART}:Mentored"
@@ -118,3 +120,42 @@ def test_a_baseline_comparison_keeps_the_objectives_models_only(experiment_file:
         assert federated.experiment.models.keys() == {"mentor"}
         assert all(other.experiment.models.keys() == kept for other in others)
         assert all(o.experiment.for_client("silo-1").models.keys() == kept for o in others)
+
+
+TAUGHT = ["models.teacher={}", "objective={distill: {of: classify}}"]
+
+
+def test_an_objective_whose_loss_would_be_ignored_is_refused(experiment_file: Path) -> None:
+    words = ["algorithm=fedkd", "models.mentor.adapter=lora"]
+    said = "fedkd trains by .* would ignore the loss of the objective distill; choose the objective"
+    with pytest.raises(UserError, match=said):
+        load(experiment_file, [*words, *TAUGHT])
+    load(experiment_file, words)
+
+
+def test_an_objective_that_does_not_hold_on_public_rows_is_remarked(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    public = write_lines(tmp_path / "public.jsonl", reviews(8, seed=5))
+    words = ["algorithm=fedcollm", "models.large.adapter=lora", f"data.public={public}"]
+    said = (
+        "on public rows the algorithm fedcollm trains by a loss of its own; that of the objective"
+    )
+    remarks = method_remarks(load(experiment_file, [*words, *TAUGHT]), simulated=False)
+    assert len([remark for remark in remarks if remark.startswith(f"{said} distill")]) == 1
+    remarks = method_remarks(load(experiment_file, words), simulated=False)
+    assert not [remark for remark in remarks if said in remark]
+
+
+def test_another_loss_is_no_cross_entropy_unless_it_is_declared() -> None:
+    class Other(Sft):
+        def loss(self, learner: Any, batch: Any) -> Any: ...
+
+    class Same(Sft):
+        """A subclass with the same loss."""
+
+    assert (Sft.is_cross_entropy, Same.is_cross_entropy, Other.is_cross_entropy) == (
+        True,
+        True,
+        False,
+    )

@@ -19,6 +19,17 @@ def check_declared(experiment: Experiment) -> None:
                 ("models", name),
             )
     _check_co_trained(experiment)
+    _check_loss(experiment)
+
+
+def loss_remarks(experiment: Experiment) -> list[str]:
+    """A remark if public rows are learned by another loss than that of the objective."""
+    if "public" not in build_algorithm(experiment).replaces_loss or _plain(experiment):
+        return []
+    return [
+        f"on public rows {_algorithm(experiment)} trains by a loss of its own; that of the "
+        f"objective {spec_name(experiment.objective)} holds for clients' own rows alone."
+    ]
 
 
 def client_models(experiment: Experiment) -> tuple[str, ...]:
@@ -69,6 +80,22 @@ def _check_co_trained(experiment: Experiment) -> None:
                     f"as it is; give it one, such as {place}.adapter=lora.",
                     ("models", name),
                 )
+
+
+def _check_loss(experiment: Experiment) -> None:
+    """Refuse an objective whose loss the algorithm would ignore."""
+    if "train" in build_algorithm(experiment).replaces_loss and not _plain(experiment):
+        raise SettingError(
+            f"{_algorithm(experiment)} trains by cross-entropy and other models' answers, and "
+            f"would ignore the loss of the objective {spec_name(experiment.objective)}; choose the "
+            "objective sft, classify or tag, or another algorithm, such as fedavg.",
+            ("objective",),
+        )
+
+
+def _plain(experiment: Experiment) -> bool:
+    """True if the objective is the cross-entropy that algorithms with losses of their own take."""
+    return build_objective(experiment).is_cross_entropy
 
 
 def _check_public(experiment: Experiment) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from hanse.errors import UserError
 from hanse.experiment.assembly import attack
 from hanse.experiment.assembly.quorum import promised
+from hanse.experiment.declared import loss_remarks
 from hanse.experiment.part_kinds import DOWNLOAD, MECHANISM, UPLOAD, spec_name
 from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm
 from hanse.federation.client_sampling import fraction_asked, taking_part
@@ -73,11 +74,11 @@ def _refuse_unawaited(experiment: Experiment, rule: str, needed: int, asked: int
 
 
 def method_remarks(experiment: Experiment, simulated: bool) -> list[str]:
-    """Remarks on a run's aggregator and on its attack, if it has any.
+    """Remarks on a run's aggregator, on a loss that is replaced, and on an attack, if any.
 
     simulated: all clients are in this process.
     """
-    remarks = withheld_scores(experiment)
+    remarks = withheld_scores(experiment) + loss_remarks(experiment)
     if simulated:
         remarks += attack.remarks(experiment)
         try:

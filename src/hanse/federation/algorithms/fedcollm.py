@@ -66,6 +66,7 @@ class FedCoLLM(FedAvg):
     needs: ClassVar[frozenset[str]] = frozenset()
     server_models: ClassVar[tuple[str, ...]] = (LARGE,)
     co_trained: ClassVar[tuple[str, ...]] = (LARGE,)
+    replaces_loss: ClassVar[tuple[str, ...]] = (PUBLIC,)
     needs_public: ClassVar[tuple[str, ...]] = ("server",)
 
     strength: NonNegativeFloat = 1.0

@@ -47,6 +47,7 @@ class FedDistill(Algorithm):
     instruction_payload: ClassVar[str] = "logits"
     clients_may_differ: ClassVar[Difference] = "model"
     needs_public: ClassVar[tuple[str, ...]] = ("server", "clients")
+    replaces_loss: ClassVar[tuple[str, ...]] = (PUBLIC,)
 
     k: PositiveInt | None = None  # None: all label words, or 128 words of a vocabulary
     temperature: PositiveFloat = 1.0

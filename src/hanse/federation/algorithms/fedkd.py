@@ -76,6 +76,7 @@ class FedKD(FedAvg):
 
     client_models: ClassVar[tuple[str, ...]] = (MENTOR,)
     co_trained: ClassVar[tuple[str, ...]] = (MENTOR,)
+    replaces_loss: ClassVar[tuple[str, ...]] = ("train",)
     keeps: ClassVar[str] = MENTOR
 
     distillation: bool = True

@@ -56,6 +56,7 @@ class FedMKT(Algorithm):
     instruction_payload: ClassVar[str] = "logits"
     clients_may_differ: ClassVar[Difference] = "model"
     needs_public: ClassVar[tuple[str, ...]] = ("server", "clients")
+    replaces_loss: ClassVar[tuple[str, ...]] = (PUBLIC,)
 
     k: PositiveInt | None = None  # None: 128, or all of a smaller vocabulary
     label_weight: Annotated[float, Field(ge=0, le=1)] = 0.9  # λ

@@ -18,8 +18,7 @@ __all__ = ["Algorithm", "Client", "Server"]
 class Algorithm(ABC):
     """A federated learning algorithm: a frozen dataclass whose fields are its settings.
 
-    Server half: prepare, init, instruction, update_layout, validate, combine, step, model, shared,
-    beside. Client half: train, personalized.
+    The client half is `train` and `personalized`; all other methods are the server half.
     """
 
     # Beyond tensors that represent the round. Declare it again beside another `step` or `combine`.
@@ -37,6 +36,7 @@ class Algorithm(ABC):
     server_models: ClassVar[tuple[str, ...]] = ()
     needs_public: ClassVar[tuple[str, ...]] = ()  # whose learner has the split: server, clients
     co_trained: ClassVar[tuple[str, ...]] = ()  # those that train on the trained one's batches
+    replaces_loss: ClassVar[tuple[str, ...]] = ()  # splits that it trains on by a loss of its own
     keeps: ClassVar[str] = ""  # the model of `personalized`, in `models`; empty: the trained one
     redraws: ClassVar[bool] = False  # clients draw shared tensors; the server's adapter lacks them
     fits_once: ClassVar[bool] = False  # `train` reads a client's rows by one `fit` alone

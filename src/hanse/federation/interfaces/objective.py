@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.nn import Parameter
 
+from hanse.federation.interfaces.declarations import withdraw
 from hanse.federation.interfaces.learner import Learner
 
 
@@ -22,9 +23,12 @@ class Objective(ABC):
     models: ClassVar[tuple[str, ...]] = ()
     # These models get the batches of the trained one, so they must have its tokenizer.
     reads_same_tokens: ClassVar[bool] = False
+    # `loss` is the cross-entropy of the right answers. Declare it again beside another `loss`.
+    is_cross_entropy: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
+        withdraw(cls, "is_cross_entropy", False, "loss")
         kept = cls.rollout is Objective.rollout and cls.with_targets is Objective.with_targets
         cls.batchable = cls.batchable and kept
 

@@ -15,6 +15,7 @@ class Classify(Objective):
     """The mean over examples of −log p(right word), p normalized over the label words alone."""
 
     example_kind = "label_words"
+    is_cross_entropy = True
 
     def loss(self, learner: Learner, batch: Any) -> Tensor:
         return cross_entropy(learner.scores(batch), batch.choice)

@@ -15,6 +15,7 @@ class Sft(Objective):
     """The mean over labelled tokens of −log p(token | the tokens before it)."""
 
     example_kind = "tokens"
+    is_cross_entropy = True
 
     def loss(self, learner: Learner, batch: Any) -> Tensor:
         return cross_entropy(learner.forward(batch), batch.targets)

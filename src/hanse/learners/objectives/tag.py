@@ -15,6 +15,7 @@ class Tag(Objective):
     """The mean over words of −log p(tag | the whole text), with p at a word's first token."""
 
     example_kind = "tags"
+    is_cross_entropy = True
 
     def loss(self, learner: Learner, batch: Any) -> Tensor:
         return cross_entropy(learner.forward(batch), batch.targets)
