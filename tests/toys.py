@@ -194,10 +194,11 @@ class ToyLearner(Learner):
         return x @ self._live["weight"].T + self._live["bias"]
 
     def hidden_states(self, batch: Batch, base: bool = False) -> Tensor:
-        """Those of the hidden layer, or the points."""
-        if not self.toy.hidden:
-            return batch.x[None]
-        return torch.tanh(batch.x @ self._live["inner"].T + self._live["inner bias"])[None]
+        """Zeros for the input, and then those of the hidden layer, or the points."""
+        states = batch.x
+        if self.toy.hidden:
+            states = torch.tanh(states @ self._live["inner"].T + self._live["inner bias"])
+        return torch.stack([torch.zeros_like(states), states])
 
     def fit(
         self,

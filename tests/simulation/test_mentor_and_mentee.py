@@ -65,7 +65,7 @@ def test_a_stopped_run_of_mentors_goes_on_bit_for_bit(
 ) -> None:
     """With a mentor on the mentee's own base model, and with one on another."""
     model = tiny_llama if base == "llama" else tiny_gpt2
-    words = fedkd(model, KEEP, "algorithm.fedkd.hidden_states=true")
+    words = fedkd(model, KEEP, "algorithm.fedkd={hidden_states: true, attention_maps: true}")
     whole, stopped = run(experiment_file, words), tmp_path / "stopped"
     with ctrl_c("round 2: ", 2), pytest.raises(UserError, match="after round 1 was"):
         run(experiment_file, words, f"output_dir={stopped}")

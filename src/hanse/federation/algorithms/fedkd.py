@@ -6,14 +6,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.nn import Parameter
-from torch.nn.functional import mse_loss
 
+from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.distillation.mutual import answers, pull
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.objective import Objective
 from hanse.federation.messages import Instruction, Update
+from hanse.tensors.layer_matching import attention_distance, hidden_distance
 from hanse.tensors.named import Tensors, add_prefix, strip_prefix, subtract
 
 MENTOR, PREFIX, PROJECTION = "mentor", "mentor.", "projection"
@@ -25,12 +26,14 @@ class MutualDistillation(Objective):
 
     Lₜ = CEₜ + [KL(pₛ ‖ pₜ) + Lʰ]/Z and Lₛ = CEₛ + [KL(pₜ ‖ pₛ) + Lʰ]/Z with Z = CEₜ + CEₛ (sections
     2.2 and 2.3 of the paper). Z, and the other model's p in each KL, are constants to the gradient.
-    CE and KL are means over the items of a micro-batch, so Z is the same for all of them.
+    CE and KL are means over the items of a micro-batch, so Z is the same for all of them. Lʰ is
+    MSE(Hₜ, W·Hₛ) + MSE(Aₜ, Aₛ) of hidden states and attention at the labelled places, counted once
+    in the sum, where both models and W get their gradients of it. The paper names no layers; those
+    compared are the pairs of its published code (`hanse.tensors.layer_matching`).
 
-    distill: with KL. hidden: with Lʰ = MSE(Hₜ, W·Hₛ) over the last layer's states at the labelled
-    places; it is counted once in the sum, where both models and W get their gradients of it. The
-    paper names no layer: the last is a reconstruction. Its term of attention maps is left out.
-    projection: W, (mentor's width, mentee's width); None: the widths are equal, and W the identity.
+    distill: with KL. hidden, attention: with the first and the second term of Lʰ.
+    projection: W, (mentor's width, mentee's width), one for all layers; None: the widths are equal,
+        and W is the identity.
     """
 
     batchable: ClassVar[bool] = False
@@ -38,6 +41,7 @@ class MutualDistillation(Objective):
 
     distill: bool = True
     hidden: bool = False
+    attention: bool = False
     projection: Parameter | None = None
 
     def parameters(self) -> dict[str, Parameter]:
@@ -51,13 +55,26 @@ class MutualDistillation(Objective):
         if self.distill:
             loss = loss + (pull(teacher, student) + pull(student, teacher)) / z
         if self.hidden:
-            loss = loss + self._distance(mentor, learner, batch) / z
+            loss = loss + self._hidden_distance(mentor, learner, batch) / z
+        if self.attention:
+            loss = loss + _attention_distance(mentor, learner, batch) / z
         return loss
 
-    def _distance(self, mentor: Learner, learner: Learner, batch: Any) -> Tensor:
-        """The mean squared difference of the last layers' states, after the projection."""
-        theirs, own = (model.hidden_states(batch)[-1] for model in (mentor, learner))
-        return mse_loss(own if self.projection is None else own @ self.projection.T, theirs)
+    def _hidden_distance(self, mentor: Learner, learner: Learner, batch: Any) -> Tensor:
+        """The mean squared difference of paired layers' states, after the projection."""
+        theirs, own = mentor.hidden_states(batch), learner.hidden_states(batch)
+        return hidden_distance(theirs, own if self.projection is None else own @ self.projection.T)
+
+
+def _attention_distance(mentor: Learner, learner: Learner, batch: Any) -> Tensor:
+    """The distance of paired layers' attention; raises UserError for unequal numbers of heads."""
+    try:
+        return attention_distance(mentor.attentions(batch), learner.attentions(batch))
+    except ValueError as error:
+        raise UserError(
+            f"the mentor and the model that travels have {error}, which have no distance; set "
+            "algorithm.fedkd.attention_maps to false, or choose a mentor that has as many."
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -70,8 +87,9 @@ class FedKD(FedAvg):
     classes. Their cross-entropy takes the place of the objective's loss. What is sent does not
     depend on the losses; `compression: [svd]` is the paper's codec.
 
-    distillation: with both divergences. hidden_states: with the distance of hidden states, at the
-    cost of a second forward pass of each model.
+    distillation: with both divergences. hidden_states, attention_maps: with the distance of hidden
+        states and of attention over pairs of layers, each at the cost of another forward pass of
+        both models; the paper has both. Attention needs models with as many heads.
     """
 
     client_models: ClassVar[tuple[str, ...]] = (MENTOR,)
@@ -81,13 +99,15 @@ class FedKD(FedAvg):
 
     distillation: bool = True
     hidden_states: bool = False
+    attention_maps: bool = False
 
     def train(self, instruction: Instruction, client: Client) -> Update:
         learner, mentor = client.learner, client.learner.models[MENTOR]
         mentor.load(self.personalized(instruction, client))
         learner.load(instruction.tensors)
         projection = _projection(client) if self.hidden_states else None
-        objective = MutualDistillation(self.distillation, self.hidden_states, projection)
+        terms = self.distillation, self.hidden_states, self.attention_maps
+        objective = MutualDistillation(*terms, projection)
         result = learner.fit(objective=objective, beside=(MENTOR,))
         client.memory.update(add_prefix(PREFIX, mentor.tensors()))
         if projection is not None:
