@@ -148,7 +148,7 @@ def _finished(
     method, ledger, states = run.method, run.journal.ledger, before.transform_states
 
     def finish() -> tuple[Aggregate, ServerState]:
-        admit_round(run, round, states)
+        admit_round(run, round, before, profiles)
         exchange, aggregate = _aggregated(run, round, before, profiles)
         with ledger.time("round"):
             aggregate, next_states = method.finish(aggregate, states, run.context(round))

@@ -6,7 +6,10 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
+from hanse.journal.records import Metrics, RoundNumber
+
 PRIVACY = "privacy.json"  # a PrivacyRecord
+CHARGES = "row-charges.jsonl"  # one RowCharges a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,22 @@ class PrivacyRecord:
         """The promise in words, such as "ε = 7.98 at δ = 1e-05 for a silo, in 6 releases"."""
         epsilon = "unbounded" if self.epsilon is None else f"{_rounded_up(self.epsilon)}"
         return f"ε = {epsilon} at δ = {self.delta:g} for a {self.unit}, in {self.releases} releases"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowCharges:
+    """One line of row-charges.jsonl: what a round may cost the rows of silos, before it is asked.
+
+    start: the hash of the state with which the round begins.
+    silos: the numbers of the release of each silo that may train. rounded: those of them whose
+        numbers of rows are not known exactly.
+    """
+
+    round: RoundNumber
+    mechanism: str
+    start: str
+    silos: dict[str, Metrics]
+    rounded: tuple[str, ...] = ()
 
 
 def _rounded_up(epsilon: float) -> str:

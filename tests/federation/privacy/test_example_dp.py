@@ -281,6 +281,38 @@ def test_the_accounts_of_silos_and_of_the_run(tmp_path: Path) -> None:
     assert record.train["steps"] == 5 and not record.client_test
 
 
+def test_past_rounds_keep_their_noise_and_their_silos(tmp_path: Path) -> None:
+    """A resumed run has other settings, and the silo with the fewest rows has left."""
+    folder = tmp_path / "run"
+    quiet, loud = (ExampleDp(epsilon=None, noise_multiplier=z) for z in (1.0, 9.0))
+    go(folder, quiet, training=PART, stop_after=2)
+    early = at_silo(folder, "c0").epsilon
+    rest = {name: make for name, make in silos(3, PART).items() if name != "c0"}
+    federate(FedAvg(), rest, folder, rounds=3, mechanisms=[loud])
+    assert [at_silo(folder, name).releases for name in ("c0", "c1")] == [2, 3]
+    assert account(folder).epsilon == early == spent(folder, "c0")
+
+
+def test_a_round_that_is_asked_again_from_another_state_counts_again(tmp_path: Path) -> None:
+    folder, part = tmp_path / "run", ExampleDp(epsilon=None, noise_multiplier=1.0)
+    go(folder, part, training=PART, rounds=2)
+    for file in folder.glob("state*"):  # the server goes back to the start, and c2 is silent
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+    (folder / "metrics.jsonl").unlink()
+    lost = lambda client, kind, round: client == "c2"  # noqa: E731
+    network = lambda inner: Meddler(inner, lost=lost)  # noqa: E731
+    go(folder, part, training=PART, rounds=2, network=network, deadline=0.0)
+    assert account(folder).epsilon == at_silo(folder).epsilon == spent(folder, "c0")
+    assert at_silo(folder).releases == 3
+
+
+def test_rounds_without_a_record_are_not_taken_for_protected(tmp_path: Path) -> None:
+    folder, part = tmp_path / "run", ExampleDp(epsilon=None, noise_multiplier=1.0)
+    go(folder, part, training=PART, rounds=2, stop_after=1, mechanisms=[])
+    go(folder, part, training=PART, rounds=2)
+    assert account(folder).epsilon is None
+
+
 def test_a_training_beyond_the_budget_is_refused_at_the_silo(tmp_path: Path) -> None:
     """A server that asks for more rounds, or asks a round again in other words."""
     two, three = (epsilon([GaussianReleases(2.0, 1.0, 2 * n)], DELTA) for n in (2, 3))

@@ -1,37 +1,35 @@
 """The account of a run's differential privacy, which is settled before a round is asked."""
 
-import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from hanse.errors import UserError
+from hanse.federation.accounting.row_charges import charged, largest_of, of_rounded
 from hanse.federation.accounting.sampling_bounds import SamplingBounds
 from hanse.federation.interfaces.declarations import IN_AGGREGATE
 from hanse.federation.interfaces.mechanism import Mechanism
+from hanse.federation.messages import ClientProfile
 from hanse.federation.method import Method
-from hanse.federation.pipeline import TransformStates
 from hanse.federation.run import Run
+from hanse.federation.server_state import ServerState
 from hanse.journal import record_files
-from hanse.journal.privacy_record import PRIVACY, PrivacyRecord
+from hanse.journal.privacy_record import CHARGES, PRIVACY, PrivacyRecord
 from hanse.journal.records import ReleaseRecord
 from hanse.journal.run_folder import read_releases
 from hanse.randomness import RoundContext
 from hanse.tensors.serialization import Numbers
 
-ROUNDED = (
-    "Silos declare rounded numbers of rows: the figure holds for each number that is rounded so, "
-    "and for a silo that trains as far as its budget allows."
-)
 
-
-def admit_round(run: Run, round: int, states: TransformStates) -> None:
+def admit_round(
+    run: Run, round: int, before: ServerState, profiles: Mapping[str, ClientProfile]
+) -> None:
     """Write privacy.json as it will be after this round, before any client is asked for it.
 
     So neither a crash nor a round that is paused leaves it below what was released.
 
+    before: the server's state with which the round begins. profiles: of all that it may ask.
     Raises UserError for a round that would exceed the budget; nothing is written then.
     """
-    context, folder = run.context(round), run.journal.folder
+    context, folder, states = run.context(round), run.journal.folder, before.transform_states
     for place, mechanism in accounted(run.method).items():
         spent = _spent(read_releases(folder), mechanism)
         next_one = mechanism.released(states.get(place, {}), context)
@@ -42,10 +40,14 @@ def admit_round(run: Run, round: int, states: TransformStates) -> None:
             raise _beyond(round, record, len(spent))
         record_files.write(folder / PRIVACY, record)
     for mechanism in run.method.pipelines.upload.mechanisms:
-        if mechanism.protects_rows and (record := at_silos(run, round, mechanism)):
-            if record.exceeds:
+        if mechanism.protects_rows:
+            record, new = charged(run, round, mechanism, before, profiles)
+            if record is not None and record.exceeds:
                 raise _beyond(round, record, round - 1)
-            record_files.write(folder / PRIVACY, record)
+            if new is not None:
+                record_files.append(folder / CHARGES, new)
+            if record is not None:
+                record_files.write(folder / PRIVACY, record)
 
 
 def _beyond(round: int, record: PrivacyRecord, spent: int) -> UserError:
@@ -57,19 +59,11 @@ def _beyond(round: int, record: PrivacyRecord, spent: int) -> UserError:
     )
 
 
-def at_silos(run: Run, rounds: int, mechanism: Mechanism) -> PrivacyRecord | None:
-    """The largest account of a silo that has trained in so many rounds."""
-    samplings = {run.sampling(profile) for profile in run.profiles().values()}
-    return worst(mechanism, samplings, rounds, run.context(rounds))
-
-
 def worst(
     mechanism: Mechanism, samplings: Iterable[SamplingBounds], rounds: int, context: RoundContext
 ) -> PrivacyRecord | None:
     """The largest account of silos with these samplings after so many rounds; None without any."""
-    accounts = (_of_silo(mechanism, sampling, rounds, context) for sampling in samplings)
-    known = [record for record in accounts if record is not None]
-    return max(known, key=lambda r: math.inf if r.epsilon is None else r.epsilon, default=None)
+    return largest_of(_of_silo(mechanism, sampling, rounds, context) for sampling in samplings)
 
 
 def _of_silo(
@@ -78,12 +72,7 @@ def _of_silo(
     """The account of one silo, or one that is not below it where its rows are not known."""
     release = mechanism.training(sampling.dearest, context, sampling.cheapest)
     record = mechanism.account([release] * rounds, context)
-    if record is None or sampling.exact:
-        return record
-    spent = record.epsilon
-    if record.exceeds:  # the silo counts its rows, and does not train beyond its budget
-        spent = record.budget
-    return replace(record, epsilon=spent, assumptions=(*record.assumptions, ROUNDED))
+    return record if record is None or sampling.exact else of_rounded(record)
 
 
 def planned(
