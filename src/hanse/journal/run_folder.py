@@ -5,6 +5,7 @@ machine.json         threads, versions and the data's hash, which resume keeps t
 metrics.jsonl        one line a round: losses, scores, seconds, bytes
 ledger.jsonl         one line for each client, round and kind of message: its bytes and numbers
 releases.jsonl       one line for each result with noise, if a mechanism draws any
+row-charges.jsonl    what each round may cost silos' rows, if a mechanism hides them
 releases/            the last of these results, which a resumed run uses again
 scores/              evaluations item by item, for paired comparisons, and some answers
 state/               the last checkpoints; a file's name carries its own hash
