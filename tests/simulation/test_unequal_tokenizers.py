@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from hanse.errors import UserError
+from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
 from hanse.journal import run_folder
+from hanse.learners import flops
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.simulation import run as simulation
 from samples import reviews, write_experiment, write_lines
 from stopping import ctrl_c
@@ -78,3 +81,16 @@ def test_feddistill_refuses_another_tokenizer_in_a_sentence(
     errors = {row.client: row.error for row in run_folder.read_ledger(folder) if row.error}
     assert errors.keys() == {"silo-2"}
     assert "labelled rows with the hash" in errors["silo-2"]
+
+
+def test_speed_is_measured_with_the_first_clients_own_model(
+    experiment_file: Path, words: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[AdaptedModel] = []
+    monkeypatch.setattr(flops, "per_token", lambda learner, *_: asked.append(learner) or {})
+    monkeypatch.setattr(flops, "peak", lambda *_: 1.0)
+    prepared = simulate(load(experiment_file, words))
+    simulation._measured_speed(prepared)
+    [learner] = asked  # the server's model may have fewer tokens than the client's rows
+    assert learner.backbone is prepared.clients["silo-1"].learner.backbone
+    assert learner.backbone is not prepared.learner.backbone

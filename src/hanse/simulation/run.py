@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -112,12 +112,14 @@ def _tell_keys(simulation: Simulation) -> None:
 
 
 def _measured_speed(simulation: Simulation) -> dict[str, float]:
-    """The operations for one token, and this machine's peak, which a report compares."""
-    client = next(iter(simulation.clients.values()))
-    learner = replace(simulation.learner, models=client.learner.models)  # the loss may use them
+    """The first client's operations for one token, and this machine's peak.
+
+    A report compares them. The client's model and tokenizer may be others than the server's.
+    """
+    learner = next(iter(simulation.clients.values())).learner
     report(Work(Activity.MEASURING_MACHINE))
     dtype = torch.bfloat16 if learner.backbone.bf16 else torch.float32
     return {
-        **flops.per_token(learner, learner.objective, client.examples["train"]),
+        **flops.per_token(learner, learner.objective, learner.splits["train"]),
         "peak_flops": flops.peak(learner.backbone.device, dtype),
     }

@@ -12,6 +12,7 @@ from hanse.learners.models.precision import ComputeMode, Fastest
 from hanse.observability.paired_timing import Comparison, Measurement
 from hanse.planning.preview import estimate
 from samples import reviews, write_lines
+from tiny_models import save_llama
 
 
 @pytest.mark.parametrize("limit", [12, 18, 64])
@@ -83,3 +84,16 @@ def test_the_precision_comes_with_the_comparison_that_decided_it(
     measured = estimate.preview(experiment)
     assert measured.precision == "bfloat16 with torch's products"
     assert measured.measured == ("bfloat16: 2.0 times as fast as float32 here (measured, 9 pairs)",)
+
+
+def test_the_example_is_shown_in_the_words_of_its_clients_own_tokenizer(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    save_llama(tmp_path / "other", ["the quick brown fox"] * 5)
+    words = [
+        f"clients={{silo-1: {{model: {{model_name_or_path: {tmp_path / 'other'}}}}}}}",
+        f"data.public={write_lines(tmp_path / 'public.jsonl', reviews(8, seed=5))}",
+        "algorithm=feddistill",
+    ]
+    text = "".join(piece for piece, _ in estimate.preview(load(experiment_file, words)).example)
+    assert text.startswith("Review: ") and "Sentiment:" in text

@@ -84,6 +84,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
     once = constants_size(exchange) + files_size(run.journal.ledger.take(1)[0])
     memories = folder / "clients"  # where the clients have the files
     probes = probe_clients(simulation, exchange, memories)
+    shown = simulation.clients[next(iter(probes))]
     if exchange.constants.digest:  # a probe has kept them for all clients
         exchange.server_state.holding.update(profiles)
     training = training_seconds(simulation, probes, settings.rounds * len(sampled) / len(profiles))
@@ -94,9 +95,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
     phases = time.perf_counter() - begin if run.method.aggregator.has_phases else 0.0
     return Preview(
         readings=data_formats.readings(settings),
-        example=render.show(
-            simulation.clients[next(iter(probes))].examples["train"][0], learner.backbone.tokenizer
-        ),
+        example=render.show(shown.examples["train"][0], shown.learner.backbone.tokenizer),
         lengths=row_lengths.measure(simulation),
         table=federated_dataset.table(simulation.dataset, settings),
         trained=learner.trained_count,
