@@ -55,14 +55,15 @@ def _algorithm(experiment: Experiment) -> str:
 
 def _named(experiment: Experiment, *users: tuple[str, tuple[str, ...]]) -> tuple[str, ...]:
     """The names that parts declare, each once. users: each part in words, and its names."""
-    known = experiment.models
+    known, trained = experiment.models, build_algorithm(experiment).co_trained
     for user, names in users:
         for name in names:
             if name not in known:
+                adapter = ", adapter: lora" if name in trained else ""
                 raise SettingError(
                     f"{user} uses a model called {name}, and `models` has "
                     f"{', '.join(known) or 'none'}; write models: {{{name}: "
-                    "{model_name_or_path: a model}}.",
+                    f"{{model_name_or_path: a model{adapter}}}}}.",
                     ("models",),
                 )
     return tuple(dict.fromkeys(name for _, names in users for name in names))
