@@ -89,7 +89,7 @@ def test_the_precision_comes_with_the_comparison_that_decided_it(
 def test_the_example_is_shown_in_the_words_of_its_clients_own_tokenizer(
     experiment_file: Path, tmp_path: Path
 ) -> None:
-    save_llama(tmp_path / "other", ["the quick brown fox"] * 5)
+    save_llama(tmp_path / "other", ["Sentiment: Review:"] * 5)
     words = [
         f"clients={{silo-1: {{model: {{model_name_or_path: {tmp_path / 'other'}}}}}}}",
         f"data.public={write_lines(tmp_path / 'public.jsonl', reviews(8, seed=5))}",
