@@ -32,7 +32,14 @@ EXTRAS = {  # which the commands of guides need
     "privacy": "dp_accounting",
 }
 
+REFUSED = re.compile(r"^! ((?:.*\\\n)*.*)$", re.M)  # a command that must fail; lines may go on
+
 pytestmark = pytest.mark.end_to_end
+
+
+def strict(script: str) -> str:
+    """The script with an end where a command of a line `! command` succeeds, which bash ignores."""
+    return REFUSED.sub(r"if \1; then exit 1; fi", script)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +57,7 @@ def test_the_commands_of_a_guide_work(
     extra = EXTRAS.get(guide.stem)
     if extra and not importlib.util.find_spec(extra):
         pytest.skip(f"{extra} is not installed: make test-extras")
-    script = "\n".join(SHELL.findall(guide.read_text(encoding="utf-8")))
+    script = strict("\n".join(SHELL.findall(guide.read_text(encoding="utf-8"))))
     assert "hanse " in script
     for folder in ("examples", "experiments"):
         shutil.copytree(ROOT / folder, tmp_path / folder)

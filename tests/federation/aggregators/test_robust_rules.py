@@ -13,6 +13,7 @@ from hanse import registry
 from hanse.errors import UserError
 from hanse.federation.aggregators.trimmed_mean import TrimmedMean
 from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.algorithms.feddistill import FedDistill
 from hanse.federation.compatibility.parts import check
 from hanse.federation.interfaces.aggregator import TooFewClientsError
 from hanse.federation.robust.rule import CountingRule, RobustRule
@@ -176,3 +177,10 @@ def test_a_rule_that_takes_no_factors_names_rules_that_do(name: str) -> None:
     algorithm = registry.build("federation/algorithms", "flexlora")
     with pytest.raises(UserError, match="; choose the aggregator geometric_median or krum, or ano"):
         check(algorithm, RULES[name])
+
+
+@every_rule
+def test_predictions_of_public_rows_are_no_vectors_to_compare(name: str) -> None:
+    """Distances of the largest logits would be those of their classes' numbers, too."""
+    with pytest.raises(UserError, match="choose the aggregator mean, or another algorithm"):
+        check(FedDistill(), told(RULES[name], 1))

@@ -26,7 +26,7 @@ class Bulyan(CountingRule):
     second step is taken of each factor as it travels, which is inexact for their product.
     """
 
-    payloads: ClassVar[tuple[str, ...]] = ("change", "factors", "logits")
+    payloads: ClassVar[tuple[str, ...]] = ("change", "factors")
     least: ClassVar[int] = 3
     per_attacker: ClassVar[int] = 4
 

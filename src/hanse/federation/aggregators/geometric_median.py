@@ -31,7 +31,7 @@ class GeometricMedian(RobustRule):
     """
 
     gives: ClassVar[frozenset[str]] = frozenset({WEIGHED})
-    payloads: ClassVar[tuple[str, ...]] = ("change", "factors", "logits")
+    payloads: ClassVar[tuple[str, ...]] = ("change", "factors")
 
     smoothing: PositiveFloat = 1e-6  # ν, the least distance
     steps: PositiveInt = 1000

@@ -30,7 +30,7 @@ class Krum(CountingRule):
     """
 
     gives: ClassVar[frozenset[str]] = frozenset({UPDATES})
-    payloads: ClassVar[tuple[str, ...]] = ("change", "factors", "logits")
+    payloads: ClassVar[tuple[str, ...]] = ("change", "factors")
     least: ClassVar[int] = 3
     per_attacker: ClassVar[int] = 2
 
