@@ -167,7 +167,7 @@ class AdaptedModel(Learner):
         return self._of_layers(self.backbone.head.attentions, batch, base)
 
     def _of_layers(self, read: Reading, batch: Batch, base: bool) -> Tensor:
-        """What is read from all layers; of cached ones, only the last one's output is known."""
+        """Tensors read from all layers, without the cache, which has the last output alone."""
         gradients = torch.is_grad_enabled() and not base
         with torch.set_grad_enabled(gradients), self._switched(base or self.base_only):
             return self.backbone.of_layers(read, batch.ids, batch.at, batch.lengths)

@@ -226,7 +226,7 @@ class Backbone:
             return self.head.logits(self.model, ids, at, sizes).float()
 
     def of_layers(self, read: Reading, ids: Tensor, at: Tensor, lengths: Sequence[int]) -> Tensor:
-        """What a method of the head reads from the layers, in float32; arguments as of `logits`."""
+        """Tensors that the head reads from the layers, in float32; arguments as of `logits`."""
         ids, at, sizes = to_device((ids, at, torch.tensor(lengths)), self.device)
         with self.autocast():
             return read(self.model, ids, at, sizes).float()

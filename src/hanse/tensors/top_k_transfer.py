@@ -63,7 +63,7 @@ def _gathered(parts: Tensors, rows: Tensor, mapping: Tensor) -> tuple[Tensor, Te
 
 
 def _largest(values: Tensor, indices: Tensor) -> Tensor:
-    """Whether each value is the first of the largest ones of its class in its row."""
+    """True where a value is the first of the largest ones of its class in its row."""
     order = values.sort(dim=1, descending=True, stable=True).indices
     order = order.gather(1, indices.gather(1, order).sort(dim=1, stable=True).indices)
     new = torch.nn.functional.pad(indices.gather(1, order).diff(dim=1) != 0, (1, 0), value=True)

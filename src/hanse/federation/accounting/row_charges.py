@@ -1,4 +1,4 @@
-"""What silos' trainings may have cost in a run, by a log that is written before they are asked.
+"""The cost of silos' trainings in a run, by a log that is written before they are asked.
 
 Settings may change when a run is resumed, and silos may leave. So each round keeps the noise, the
 sampling and the silos that it was asked with.
