@@ -102,7 +102,7 @@ def test_ffa_halves_what_is_sent(experiment_file: Path, tmp_path: Path) -> None:
 
 
 def test_unequal_ranks_want_an_algorithm_for_them(experiment_file: Path) -> None:
-    with pytest.raises(UserError, match="r and lora_alpha with an algorithm for that: flexlora"):
+    with pytest.raises(UserError, match=r"r and lora_alpha with an algorithm for that: .*flexlora"):
         run(experiment_file, RANKS)
 
 
