@@ -13,7 +13,6 @@ from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.declarations import (
     AT_SENDER,
     EVERYTHING,
-    IN_AGGREGATE,
     MEAN,
     NUMBERS,
     STAGES,
@@ -201,7 +200,7 @@ def _check_feedback(pipeline: Pipeline, sentence: str, payload: str, place: str)
             "feedback would add what one round lost to the other numbers of the next; set "
             "compression.error_feedback: false."
         )
-    hiding = [part for part in pipeline.mechanisms if part.noise & IN_AGGREGATE]
+    hiding = [part for part in pipeline.mechanisms if part.relimits]
     if hiding:
         name = type(hiding[0]).__name__
         raise UserError(

@@ -34,6 +34,7 @@ class Mechanism(Transform):
     protects_rows: ClassVar[bool] = False
     # Encoded updates are tensors of integers, of the weight 1, for a rule that adds them.
     whole_numbers: ClassVar[bool] = False
+    relimits: ClassVar[bool] = False  # the server limits each update again, after decoding
 
     def beside(self, rule: Aggregator) -> Self:
         """The mechanism as it works under a rule that combines updates; itself, if any will do."""

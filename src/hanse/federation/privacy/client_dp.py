@@ -59,6 +59,7 @@ class ClientDp(Mechanism):
     """
 
     noise: ClassVar[frozenset[str]] = frozenset({"finish"})
+    relimits: ClassVar[bool] = True
 
     epsilon: PositiveFloat | None = 8.0  # ε of the whole run; None: as the noise makes it
     delta: Annotated[float, Field(ge=LEAST_DELTA, lt=1)] = 1e-5
