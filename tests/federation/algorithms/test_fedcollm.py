@@ -13,6 +13,8 @@ from torch import Tensor
 from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.algorithms.fedcollm import FedCoLLM
 from hanse.federation.interfaces.algorithm import Algorithm, Server
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Aggregate, State
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
@@ -68,6 +70,27 @@ def test_without_distillation_cross_entropy_on_public_rows_follows_fedavg(tmp_pa
     assert equal(ours, go(tmp_path / "followed", Followed()))
     joined = go(tmp_path / "joined", FedCoLLM(strength=1, public_steps=3))
     assert not equal(ours, joined)
+
+
+@dataclass(frozen=True)
+class Nothing(Objective):
+    """A loss by which no model learns."""
+
+    def loss(self, learner: Learner, batch: Any) -> Tensor:
+        return 0 * learner.forward(batch).sum()
+
+
+def test_without_distillation_public_rows_are_learned_by_cross_entropy_whatever_the_objective(
+    tmp_path: Path,
+) -> None:
+    algorithm = FedCoLLM(strength=0, public_steps=3)
+    server = held_out(models={"large": WIDTH})
+    ends = []
+    for name, objective in (("own", Nothing()), ("plain", server.objective)):
+        clients = {n: replace(toy, objective=Nothing()) for n, toy in silos(3).items()}
+        own = replace(server, objective=objective)
+        ends.append(federate(algorithm, clients, tmp_path / name, own))
+    assert equal(*ends)
 
 
 def served(algorithm: FedCoLLM, rate: float = RATE) -> tuple[Server, State]:

@@ -48,6 +48,16 @@ class CoTuning(Objective):
 
 
 @dataclass(frozen=True)
+class RightAnswers(Objective):
+    """The cross-entropy of a model's answers to public rows."""
+
+    batchable: ClassVar[bool] = False
+
+    def loss(self, learner: Learner, batch: Any) -> Tensor:
+        return answers(learner, batch).loss
+
+
+@dataclass(frozen=True)
 class FedCoLLM(FedAvg):
     """FedAvg of a small model, which the server then trains with a large one on public rows.
 
@@ -96,7 +106,7 @@ class FedCoLLM(FedAvg):
             small.fit(None, objective, PUBLIC, beside=(LARGE,), steps=self.public_steps)
         else:
             for model in (small, large):
-                model.fit(split=PUBLIC, steps=self.public_steps)
+                model.fit(None, RightAnswers(), PUBLIC, steps=self.public_steps)
         return {**after, "model": small.tensors(), LARGE: large.tensors()}
 
     def beside(self, state: State) -> Mapping[str, Tensors]:
