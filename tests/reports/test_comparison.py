@@ -1,6 +1,7 @@
 """Compared runs: paired where the items are the same, with a note where they are not."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from folders import EVIL, baselines_folder, finished, record, run_folder
 from hanse.errors import UserError
 from hanse.evaluation.metrics.confidence import paired
+from hanse.experiment.named_model import NamedModel
 from hanse.reports.comparison.comparison import compare
 from hanse.reports.comparison.page import table, write_comparison
 from reports.test_run_page import Page, words
@@ -129,6 +131,22 @@ def test_settings_that_differ(tmp_path: Path) -> None:
         "algorithm": ("fedavg", "fedprox(mu=0.1)"),
         "train.max_steps": ("null", "3"),
     }
+
+
+def test_a_model_that_one_run_lacks_is_shown_by_what_was_chosen(tmp_path: Path) -> None:
+    usual = NamedModel(model_name_or_path="big").resolved(asdict(NamedModel()))
+    lora = {"lora": {"r": 4, "lora_alpha": 8}}
+    mentor = {**usual, "model_name_or_path": "big", "max_length": 64, "adapter": lora}
+    plain = run(tmp_path / "a", OLD, models={})
+    found = compare([plain, run(tmp_path / "b", NEW, models={"mentor": mentor})])
+    assert found.settings == {
+        "models.mentor.model_name_or_path": ("–", "big"),
+        "models.mentor.max_length": ("–", "64"),
+        "models.mentor.adapter": ("–", "lora"),
+    }
+    other = {**mentor, "adapter": {"lora": {"r": 8, "lora_alpha": 8}}}
+    runs = [run(tmp_path / n, OLD, models={"mentor": m}) for n, m in (("c", mentor), ("d", other))]
+    assert compare(runs).settings == {"models.mentor.adapter.lora.r": ("4", "8")}
 
 
 def test_codecs_that_differ_are_called_by_their_names(tmp_path: Path) -> None:

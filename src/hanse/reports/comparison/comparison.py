@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from hanse.errors import UserError
 from hanse.evaluation.metrics.confidence import Interval, paired
 from hanse.journal.baselines_records import BASELINES
 from hanse.journal.records import Evaluation
+from hanse.learners.models.settings import BaseModelSettings
 from hanse.reports.run.costs import Costs, costs
 from hanse.reports.run.quality_plots import interval
 from hanse.reports.run.run_data import RunData, read
@@ -181,10 +182,42 @@ def _nothing_common(names: Sequence[str], runs_data: Sequence[RunData]) -> str:
 
 def _otherwise(values: Sequence[Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
     """The settings in which runs differ, by dotted key."""
-    flat = [_flat(some) for some in values]
+    flat = [_flat(_with_chosen_models(some, values)) for some in values]
     keys = dict.fromkeys(key for some in flat for key in some if key not in IGNORED)
     rows = {key: tuple(some.get(key, "–") for some in flat) for key in keys}
     return {key: row for key, row in rows.items() if len(set(row)) > 1}
+
+
+def _with_chosen_models(
+    values: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """A run's settings, of whose models beside the trained one only chosen ones are left.
+
+    A model that all runs have keeps all of its settings, which are compared. values: the settings
+    of the run. runs: those of all runs. A damaged file may have anything.
+    """
+    sections = [own if isinstance(own := run.get("models"), dict) else {} for run in runs]
+    mine = own if isinstance(own := values.get("models"), dict) else {}
+    models = {
+        name: model if all(name in section for section in sections) else _chosen(model)
+        for name, model in mine.items()
+    }
+    others = {key: value for key, value in values.items() if key != "models"}
+    return {**others, **({"models": models} if models else {})}
+
+
+def _chosen(model: Any) -> Any:
+    """The settings of a model that are not the defaults, with its adapter by its name."""
+    if not isinstance(model, dict):
+        return model
+    usual = {field.name: field.default for field in fields(BaseModelSettings)}
+    adapter = model.get("adapter")
+    brief = {**model, "adapter": " and ".join(adapter) if isinstance(adapter, dict) else "none"}
+    return {
+        key: value
+        for key, value in brief.items()
+        if key == "model_name_or_path" or key not in usual or value != usual[key]
+    }
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, str]:
