@@ -12,8 +12,8 @@ from hanse.data.formats.row import Row, row
 from hanse.data.tokenization.render import render
 from hanse.data.tokenization.tool_use import tool_form
 from hanse.errors import UserError
-from hanse.experiment.assembly.client_examples import Reader, cut
-from hanse.learners.models.settings import BaseModelSettings
+from hanse.experiment.assembly.client_examples import Reader
+from hanse.experiment.assembly.cut_rows import Limits, cut
 
 TEMPLATES = Path(__file__).with_name("chat_templates")
 TOOLS = [
@@ -236,7 +236,8 @@ def test_text_beside_a_call_that_a_template_leaves_out_is_said(
     talks = [_talk(CALL, RESULT, ANSWER), _talk({**CALL, "content": None})]
     examples = render(talks, tokenizer, "tokens", {}, "{text}", 2000)
     assert [example.lost for example in examples] == [Lost.BESIDE_CALL * lost, Lost.NOTHING]
-    remarks = [*cut({Reader("a"): {"train": examples}}, "", BaseModelSettings(), 2000)]
+    limits = {Reader("a"): Limits("model", 2000, "windows")}
+    remarks = [*cut({Reader("a"): {"train": examples}}, limits)]
     assert [remark[:85] for remark in remarks] == lost * [
         "the chat template leaves out the text beside a tool call in 1 of 2 training rows; wri"
     ]

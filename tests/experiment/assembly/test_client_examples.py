@@ -60,6 +60,10 @@ def test_a_client_may_be_asked_in_its_own_way(experiment_file: Path) -> None:
     found = simulate(load(experiment_file))
     longest = {name: max(map(len, silo.examples["train"])) for name, silo in found.clients.items()}
     assert longest["silo-2"] < 12 < min(longest["silo-1"], longest["silo-3"])
+    training, held_out = found.dataset.remarks  # on its rows alone
+    rows = found.clients["silo-2"].examples
+    assert f"clients.silo-2.model.max_length (12) cuts {len(rows['train'])} of" in training
+    assert f"of {len(rows['test'])} held-out rows" in held_out
 
 
 def test_who_holds_all_rows_reads_each_as_its_owner_would(

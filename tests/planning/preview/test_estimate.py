@@ -20,7 +20,8 @@ def test_lengths_are_those_before_the_cut(
     experiment_file: Path, tiny_llama: Path, limit: int
 ) -> None:
     experiment = load(experiment_file, [f"model.max_length={limit}", "data.client_test=0"])
-    found = estimate.preview(experiment).lengths
+    [(found, names)] = estimate.preview(experiment).lengths.items()
+    assert names == ["silo-1", "silo-2", "silo-3"]
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     answer = max(len(tokenizer(f" {word}")["input_ids"]) for word in ("negative", "positive"))
     sizes = sorted(
@@ -50,7 +51,8 @@ def test_an_encoders_texts_are_cut_where_they_are_too_long(
             for rows in divide(experiment).train.values()
             for row in rows
         ]
-        assert found.lengths.cut == sum(size > limit for size in sizes) / 110
+        [lengths] = found.lengths
+        assert lengths.cut == sum(size > limit for size in sizes) / 110
         assert found.example[-1][0] in (" → negative", " → positive")
 
 
@@ -95,5 +97,9 @@ def test_the_example_is_shown_in_the_words_of_its_clients_own_tokenizer(
         f"data.public={write_lines(tmp_path / 'public.jsonl', reviews(8, seed=5))}",
         "algorithm=feddistill",
     ]
-    text = "".join(piece for piece, _ in estimate.preview(load(experiment_file, words)).example)
+    preview = estimate.preview(load(experiment_file, words))
+    text = "".join(piece for piece, _ in preview.example)
     assert text.startswith("Review: ") and "Sentiment:" in text
+    mine, theirs = preview.lengths  # each client's rows in the tokens of its own model
+    assert preview.lengths == {mine: ["silo-1"], theirs: ["silo-2", "silo-3"]}
+    assert mine.mean > 1.5 * theirs.mean and mine.cut == theirs.cut == 0

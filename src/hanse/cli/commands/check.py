@@ -157,12 +157,14 @@ def _show_data(preview: "estimate.Preview") -> None:
         more = f" and {len(others)} more are" if others else " is"
         console.tell(cleaned(f"{first}{more} read as {format_}"))
     _show_example(preview.example)
-    lengths = preview.lengths
     console.print()
-    console.tell(
-        f"{lengths.mean:,.0f} tokens on average, 95 % have at most {lengths.most:,.0f}; "
-        f"max_length {lengths.limit:,} cuts {100 * lengths.cut:.1f} % of the examples"
-    )
+    for lengths, (first, *others) in preview.lengths.items():
+        whose = f"{first} and {len(others)} more: " if others else f"{first}: "
+        console.tell(
+            f"{whose if len(preview.lengths) > 1 else ''}"
+            f"{lengths.mean:,.0f} tokens on average, 95 % have at most {lengths.most:,.0f}; "
+            f"max_length {lengths.limit:,} cuts {100 * lengths.cut:.1f} % of the examples"
+        )
 
 
 def _show_example(pieces: list[tuple[str, bool]]) -> None:

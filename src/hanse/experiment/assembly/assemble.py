@@ -10,7 +10,14 @@ from pathlib import Path
 
 from hanse.data.example import Example
 from hanse.data.tokenization.token_cache import Tokenized
-from hanse.experiment.assembly import client_adapters, client_examples, in_place, privacy, quorum
+from hanse.experiment.assembly import (
+    client_adapters,
+    client_examples,
+    cut_rows,
+    in_place,
+    privacy,
+    quorum,
+)
 from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.method import build_method, method_remarks, refuse_unserved
@@ -248,13 +255,9 @@ def _cut(
     clients: Mapping[str, SimulatedClient],
 ) -> Iterator[str]:
     """Remarks on the rows that max_length cuts, for each model."""
-    limit = server.backbone.max_length(experiment.model.max_length)
-    yield from client_examples.cut(examples, "", experiment.model, limit)
-    clients_models = next((client.learner.models for client in clients.values()), {})
-    for name, model in {**server.models, **clients_models}.items():
-        settings = experiment.models[name]
-        limit = model.backbone.max_length(settings.max_length)
-        yield from client_examples.cut(examples, name, settings, limit)
+    holders = {name: (client.experiment, client.learner) for name, client in clients.items()}
+    holders[SERVER] = experiment, server
+    return cut_rows.cut(examples, cut_rows.reading_limits(examples, experiment, holders))
 
 
 def _server(holders: Holders, experiment: Experiment) -> AdaptedModel:

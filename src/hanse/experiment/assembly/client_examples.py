@@ -1,18 +1,12 @@
 """The rows that the server and each client hold, and the examples made of them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from itertools import chain, groupby
-from operator import or_
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hanse.data import packed
-from hanse.data.example import Example, Lost
+from hanse.data.example import Example
 from hanse.data.formats.row import Row
 from hanse.data.tokenization import prompt_template, render
 from hanse.data.tokenization.token_cache import Tokenized
@@ -25,16 +19,7 @@ from hanse.experiment.schema import (
 )
 from hanse.learners.models.settings import BaseModelSettings
 
-LOSSES = {
-    Lost.TURNS: "earlier turns",
-    Lost.SYSTEM: "the end of the system turn",
-    Lost.PROMPT: "the beginning of what is asked",
-    Lost.TEXT: "the end of the text",
-    Lost.ANSWER: "the end of the answer, without which the model does not learn to stop",
-}
-CUT = reduce(or_, LOSSES)
 SERVER = ""  # the holder of the rows that no client holds
-TITLES = {"train": "training", "public": "public"}  # of splits; all others are held out
 PUBLIC = "public"  # the split of the public rows, of which all holders have the same
 
 
@@ -179,72 +164,3 @@ def read(
     for (model, name), parts in pieces.items():
         result[model][name] = parts[0] if len(parts) == 1 else [*chain(*parts)]
     return dict(result)
-
-
-def cut(
-    examples: Mapping[Reader, Mapping[str, Sequence[Example]]],
-    name: str,
-    model: BaseModelSettings,
-    max_length: int,
-) -> Iterator[str]:
-    """Remarks on rows that max_length cuts or divides, or a chat template cuts, by their use.
-
-    name: that of a model beside the trained one; empty for the trained one.
-    model: its settings. max_length: the most tokens of its examples.
-    """
-    section = f"models.{name}" if name else "model"
-    for title in ("training", "held-out", PUBLIC):
-        chosen = {
-            id(split_examples): split_examples  # public ones may be those of many holders
-            for reader, splits in examples.items()
-            if reader.name == name
-            for split, split_examples in splits.items()
-            if TITLES.get(split, "held-out") == title
-        }
-        lost = np.concatenate([np.zeros(0, np.uint8), *map(packed.lost, chosen.values())])
-        yield from _divided(lost, title, section, max_length)
-        if count := _count(lost, CUT):
-            losses = [
-                f"{_count(lost, part):,} lose {LOSSES[part]}"
-                for part in LOSSES
-                if _count(lost, part)
-            ]
-            advice = ""
-            if model.long_texts == "cut" and _count(lost, Lost.TEXT):
-                advice = f"; {section}.long_texts: windows reads texts without a label whole"
-            yield (
-                f"{section}.max_length ({max_length:,}) cuts {count:,} of {len(lost):,} {title} "
-                f"rows and leaves out {_missing(chosen.values())}: {', '.join(losses)}{advice}."
-            )
-
-
-def _divided(lost: NDArray[np.uint8], title: str, section: str, max_length: int) -> Iterator[str]:
-    """Remarks on examples that are windows, or that lack the text beside a tool call.
-
-    lost: the parts that each example lacks. title: of the split. section: of the model's settings.
-    """
-    if windows := _count(lost, Lost.REST):
-        yield (
-            f"{windows:,} of {len(lost):,} {title} examples are windows of texts of more than "
-            f"{max_length:,} tokens ({section}.max_length), which are read whole; with "
-            f"{section}.long_texts: cut, only the beginning of each is read."
-        )
-    if beside := _count(lost, Lost.BESIDE_CALL):
-        yield (
-            f"the chat template leaves out the text beside a tool call in {beside:,} of "
-            f"{len(lost):,} {title} rows; write it as a turn of its own, or take a model whose "
-            "template has both, such as Qwen2.5."
-        )
-
-
-def _count(lost: NDArray[np.uint8], parts: Lost) -> int:
-    """The number of examples that lack one of these parts or more."""
-    return int(np.count_nonzero(lost & np.uint8(parts)))
-
-
-def _missing(lists: Iterable[Sequence[Example]]) -> str:
-    """The number of tokens that examples lack, of all tokens of their rows, as a phrase."""
-    missing = sum(map(packed.missing, lists))
-    tokens = missing + sum(sum(packed.lengths(examples)) for examples in lists)
-    share = f"{100 * missing / tokens:.1f} %" if missing >= tokens / 1000 else "less than 0.1 %"
-    return f"{missing:,} of {tokens:,} tokens ({share})"

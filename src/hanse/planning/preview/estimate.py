@@ -40,7 +40,7 @@ class Preview:
 
     readings: list[tuple[str, Reading]]  # how the columns of each data source were read
     example: list[tuple[str, bool]]  # pieces of the first training example; True: learned
-    lengths: Lengths
+    lengths: dict[Lengths, list[str]]  # of training examples, and the clients that have them
     table: DivisionRecord  # who holds which rows
     trained: int  # parameters
     total: int  # parameters of the base model

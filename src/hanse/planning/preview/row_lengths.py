@@ -1,11 +1,13 @@
 """The lengths of the training examples in tokens, and the share of them that is cut."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hanse.data.example import Lost
-from hanse.data.tokenization.token_cache import ANY_LENGTH
+from hanse.data.formats.row import Row
+from hanse.data.tokenization.token_cache import ANY_LENGTH, Rendering
 from hanse.experiment.assembly.assemble import Simulation
 from hanse.experiment.assembly.resources import rendering
 from hanse.experiment.schema import build_objective
@@ -23,19 +25,38 @@ class Lengths:
     cut: float
 
 
-def measure(simulation: Simulation) -> Lengths:
-    """The lengths of the training examples with these settings, from a part of the rows."""
-    settings, learner = simulation.experiment, simulation.learner
-    rows = [row for name in settings.client_names for row in simulation.dataset.train[name]]
-    rows = rows[:: max(1, len(rows) // MEASURED)]
-    labels, example_kind = simulation.dataset.labels, build_objective(settings).example_kind
-    rendered = rendering(settings, labels, example_kind, learner.backbone)
-    whole = replace(rendered, max_length=ANY_LENGTH).render(rows)
+def measure(simulation: Simulation) -> dict[Lengths, list[str]]:
+    """The lengths with these settings, from a part of the rows, and the clients that have them.
+
+    Each client's rows are read by its own model; those that are read alike are measured together.
+    """
+    groups: dict[tuple[object, ...], tuple[Rendering, list[str]]] = {}
+    labels, known = simulation.dataset.labels, dict[int, Rendering]()
+    for name in simulation.experiment.client_names:
+        client = simulation.clients.get(name, simulation)  # one that takes no part reads as all
+        settings, backbone = client.experiment, client.learner.backbone
+        if id(settings) not in known:
+            kind = build_objective(settings).example_kind
+            known[id(settings)] = rendering(settings, labels, kind, backbone)
+        alike = known[id(settings)]
+        key = id(backbone), alike.template, alike.max_length, alike.windowed
+        groups.setdefault(key, (alike, []))[1].append(name)
+    lengths: dict[Lengths, list[str]] = {}
+    for alike, names in groups.values():
+        if rows := [row for name in names for row in simulation.dataset.train[name]]:
+            lengths.setdefault(_measured(alike, rows), []).extend(names)
+    return lengths
+
+
+def _measured(rendered: Rendering, rows: Sequence[Row]) -> Lengths:
+    """The lengths of these rows."""
+    some = rows[:: max(1, len(rows) // MEASURED)]
+    whole = replace(rendered, max_length=ANY_LENGTH).render(some)
     sizes = np.array([example.longest for example in whole])
-    lacking = [any(e.lost & ~Lost.REST for e in examples) for examples in rendered.examples(rows)]
+    lacking = [any(e.lost & ~Lost.REST for e in examples) for examples in rendered.examples(some)]
     return Lengths(
         mean=float(sizes.mean()),
         most=float(np.quantile(sizes, 0.95)),
-        limit=learner.backbone.max_length(settings.model.max_length),
+        limit=rendered.max_length,
         cut=float(np.mean(lacking)),
     )
