@@ -1,14 +1,18 @@
 """Public rows and named models: those that the parts declare, against those of the settings."""
 
 from hanse.experiment.part_kinds import spec_name
-from hanse.experiment.schema import Experiment, build_algorithm, build_objective
+from hanse.experiment.schema import LABELLED, Experiment, build_algorithm, build_objective
 from hanse.experiment.validation import SettingError
 from hanse.registry import suggestion
+
+# The objective to name for a kind of examples.
+USUAL = {"tokens": "sft", "label_words": "classify", "tags": "tag"}
 
 
 def check_declared(experiment: Experiment) -> None:
     """Raise SettingError for what a part needs and no setting names, and for the converse."""
     _check_public(experiment)
+    _check_example_kind(experiment)
     used = (*client_models(experiment), *server_models(experiment))
     for name in experiment.models:
         if name not in used:
@@ -97,6 +101,21 @@ def _check_loss(experiment: Experiment) -> None:
 def _plain(experiment: Experiment) -> bool:
     """True if the objective is the cross-entropy that algorithms with losses of their own take."""
     return build_objective(experiment).is_cross_entropy
+
+
+def _check_example_kind(experiment: Experiment) -> None:
+    """Refuse an objective whose examples have nothing that the algorithm could use."""
+    kinds = build_algorithm(experiment).example_kinds
+    kind = build_objective(experiment).example_kind
+    if kinds and kind not in kinds:
+        fitting = " or ".join(USUAL.get(known, known) for known in kinds)
+        instead = "feddistill, which compares label words" if kind in LABELLED else "fedavg"
+        raise SettingError(
+            f"{_algorithm(experiment)} learns from {' or '.join(kinds)}, and the objective "
+            f"{spec_name(experiment.objective)} makes {kind} of rows; choose objective: {fitting}, "
+            f"or the algorithm {instead}.",
+            ("objective",),
+        )
 
 
 def _check_public(experiment: Experiment) -> None:

@@ -186,8 +186,7 @@ def refuse_unlike(mine: Tensors, theirs: Tensors) -> None:
     if different := sorted(mine.keys() ^ theirs.keys()):
         raise UserError(
             f"the adapters are not of one kind: only one of them has {different[0]}; "
-            "give all clients the same adapter and the same base model, or choose an algorithm for "
-            "unequal models, feddistill or fedmkt."
+            "give all clients the same adapter and the same base model."
         )
     for name, tensor in mine.items():
         if tensor.shape != theirs[name].shape:

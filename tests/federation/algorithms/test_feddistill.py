@@ -126,7 +126,7 @@ def test_numbers_of_two_bytes_teach_almost_the_same() -> None:
 
 
 def test_more_classes_than_there_are_cannot_be_kept() -> None:
-    with pytest.raises(UserError, match=r"k is 4, .* 3 classes apart; set .* to 3 at most"):
+    with pytest.raises(UserError, match=r"k is 4, .* has 3 classes; set .* to 3 at most"):
         begun(FedDistill(k=CLASSES + 1))
 
 

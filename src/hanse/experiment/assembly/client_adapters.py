@@ -12,7 +12,12 @@ from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.injection import adapter_files
 from hanse.learners.injection.adapter import Adapter
 from hanse.tensors.layouts import refuse_outside
-from hanse.tensors.named import Tensors, layout, refuse_unlike, shapes
+from hanse.tensors.named import Tensors, layout, shapes
+
+UNLIKE = (
+    "give all clients the same base model and the same adapter, or choose an algorithm for "
+    "unequal models: feddistill or fedmkt, or fedkd, with which each client keeps one of its own"
+)
 
 
 def begin(
@@ -30,11 +35,11 @@ def begin(
         return
     theirs, own = server.parameters(), client.parameters()
     if differ == "layout" and shapes(own) != shapes(theirs):
-        with _named(name):
+        with naming_client(name):
             refuse_outside(own, theirs)
     elif not (differ == "rank" and client.rank != server.rank and own.keys() == theirs.keys()):
-        with _named(name):  # a client that trains other tensors would be left out of every round
-            refuse_unlike(theirs, own)
+        with naming_client(name):  # it would be left out of every round
+            _refuse_unlike(server, client)
         client.backbone.set_initial(client.adapter, server.initial())
 
 
@@ -62,7 +67,7 @@ def expected(server: AdaptedModel, experiment: Experiment) -> dict[str, Tensors 
         if differ == "model" and not _fits_server(client, experiment):
             continue
         adapter = adapter_settings(client)
-        with _named(name):
+        with naming_client(name):
             if adapter not in known:
                 known[adapter] = _attached(server, adapter, experiment.seed, differ)
             if differ == "layout":
@@ -91,12 +96,30 @@ def _attached(server: AdaptedModel, adapter: Adapter, seed: int, differ: Differe
         backbone.detach(name)
 
 
+def _refuse_unlike(server: AdaptedModel, client: AdaptedModel) -> None:
+    """Raise UserError for tensors that cannot be averaged with the server's."""
+    own, theirs = ({n: p.shape for n, p in x.parameters().items()} for x in (client, server))
+    if own == theirs:
+        return
+    one = min(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
+    why = f"only {'one' if one in own else 'the other'} of them has {one}"
+    if one in own and one in theirs:
+        sizes = [" × ".join(map(str, group[one])) for group in (own, theirs)]
+        why = f"{one} is {sizes[0]} in it and {sizes[1]} in the server's"
+    raise UserError(
+        f"its model {client.backbone.name} trains other tensors than the server's "
+        f"{server.backbone.name}: {why}; {UNLIKE}."
+    )
+
+
 @contextmanager
-def _named(client: str) -> Iterator[None]:
-    """Within, a UserError begins with the client's name."""
+def naming_client(client: str) -> Iterator[None]:
+    """Within, a UserError begins with the client's name; an empty one stands for the server."""
     try:
         yield
     except UserError as error:
+        if not client:
+            raise
         raise UserError(f"clients.{client}: {error}") from None
 
 

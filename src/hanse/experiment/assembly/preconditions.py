@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from hanse.errors import UserError
+from hanse.experiment.assembly import unfit_models
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.shared_batches import refuse_unlike
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
@@ -30,6 +31,8 @@ def refuse_unmet(
     if only is None:
         _refuse_unscored(tasks, bool(experiment.evaluation.test and dataset.test))
     _refuse_optimizers(build_algorithm(experiment), experiment, settings)
+    here = {name: own for name, own in settings.items() if only is None or name in only}
+    unfit_models.refuse_unfit(experiment, here, server=not only)
     refuse_unlike(experiment, settings, server=not only)
 
 

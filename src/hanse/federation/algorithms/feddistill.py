@@ -2,35 +2,32 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat
 
 from hanse.errors import UserError
 from hanse.federation.distillation.imitation import Imitation
+from hanse.federation.distillation.logit_exchange import LogitExchange
 from hanse.federation.distillation.public_logits import (
-    DTYPES,
     PUBLIC,
     PublicRows,
-    SentForm,
     predictions,
     public_rows,
 )
-from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
-from hanse.federation.interfaces.declarations import UPDATES, Difference
+from hanse.federation.interfaces.algorithm import Client, Server
+from hanse.federation.interfaces.declarations import UPDATES
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.randomness import RoundContext
 from hanse.tensors import top_k
-from hanse.tensors.named import Layout, Tensors, largest
-
-USUAL_K = 128  # of a vocabulary
+from hanse.tensors.named import Layout, Tensors
 
 
 @dataclass(frozen=True)
-class FedDistill(Algorithm):
+class FedDistill(LogitExchange):
     """Unequal models learn the mean of their predictions on public rows; no parameter travels.
 
     In a round a client learns the last mean (FedMD's digest), trains on its own rows (revisit), and
@@ -43,25 +40,12 @@ class FedDistill(Algorithm):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
-    payload: ClassVar[str] = "logits"
-    instruction_payload: ClassVar[str] = "logits"
-    clients_may_differ: ClassVar[Difference] = "model"
-    needs_public: ClassVar[tuple[str, ...]] = ("server", "clients")
-    replaces_loss: ClassVar[tuple[str, ...]] = (PUBLIC,)
-
-    k: PositiveInt | None = None  # None: all label words, or 128 words of a vocabulary
     temperature: PositiveFloat = 1.0
-    dtype: Literal["float32", "float16"] = "float32"  # of the logits that are sent
     public_first: bool = False  # all models train on public rows and labels first, as FedMD's do
-    batch_size: PositiveInt = 8  # public rows of a forward pass without training
 
     def init(self, server: Server) -> State:
         rows = public_rows(server.learner)
-        if self.k is not None and self.k > rows.classes:
-            raise UserError(
-                f"feddistill.k is {self.k:,}, but the model tells {rows.classes:,} classes apart; "
-                f"set algorithm.feddistill.k to {rows.classes:,} at most, or leave it out."
-            )
+        self.refuse_more(self.k or 0, rows.classes, "the model")
         if self.public_first:
             server.learner.fit(split=PUBLIC)
         numbers = {n: torch.tensor(v, dtype=torch.float64) for n, v in _numbers(rows).items()}
@@ -75,14 +59,10 @@ class FedDistill(Algorithm):
 
     def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
         rows, classes = (int(state["rows"][name]) for name in ("rows", "classes"))
-        form = top_k.layout(rows, self._kept(classes), classes, DTYPES[self.dtype])
-        return {name: largest(part) for name, part in form.items()}  # as many rows as the server
+        return self.logits_layout(rows, classes)
 
     def validate(self, update: Update, state: State, profile: ClientProfile) -> None:
         top_k.check(update.tensors, int(state["rows"]["classes"]))
-
-    def max_weight(self, profile: ClientProfile) -> float:
-        return 1.0
 
     def measured(self, tensors: Tensors) -> Mapping[str, Tensors]:
         return {"norm of logits": {"": tensors[top_k.VALUES]}}
@@ -97,12 +77,8 @@ class FedDistill(Algorithm):
             self._digest(learner, rows, instruction.tensors)
         result = learner.fit()
         client.memory.update(learner.tensors())
-        kept = self._kept(rows.classes)
-        form = SentForm(kept, self.temperature, self.dtype, self.batch_size)
+        form = self.form(self.kept(rows.classes), self.temperature)
         return Update(predictions(learner, rows, form)[0], result.numbers())
-
-    def personalized(self, instruction: Instruction, client: Client) -> Tensors:
-        return dict(client.memory) or client.learner.initial()
 
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
         mean = top_k.mean([(update.weight, update.tensors) for _, update in updates])
@@ -118,10 +94,6 @@ class FedDistill(Algorithm):
     def _digest(self, learner: Learner, rows: PublicRows, mean: Tensors) -> None:
         """Train the learner to predict the mean."""
         learner.fit(objective=Imitation(rows, mean, self.temperature), split=PUBLIC)
-
-    def _kept(self, classes: int) -> int:
-        """The classes of a row that are sent."""
-        return min(USUAL_K, classes) if self.k is None else self.k
 
 
 def _numbers(rows: PublicRows) -> dict[str, float]:

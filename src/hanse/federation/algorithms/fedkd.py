@@ -1,5 +1,6 @@
 """FedKD (Wu et al. 2022, 2108.13323): a mentor stays at each client, and a mentee is averaged."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,12 +13,17 @@ from hanse.federation.algorithms.fedavg import FedAvg
 from hanse.federation.distillation.mutual import answers, pull
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.model_requirements import ModelFacts
 from hanse.federation.interfaces.objective import Objective
 from hanse.federation.messages import Instruction, Update
 from hanse.tensors.layer_matching import attention_distance, hidden_distance
 from hanse.tensors.named import Tensors, add_prefix, strip_prefix, subtract
 
 MENTOR, PREFIX, PROJECTION = "mentor", "mentor.", "projection"
+UNEQUAL_HEADS = (
+    "the mentor and the model that travels have {}, which have no distance; set "
+    "algorithm.fedkd.attention_maps to false, or choose a mentor that has as many."
+)
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,7 @@ def _attention_distance(mentor: Learner, learner: Learner, batch: Any) -> Tensor
     try:
         return attention_distance(mentor.attentions(batch), learner.attentions(batch))
     except ValueError as error:
-        raise UserError(
-            f"the mentor and the model that travels have {error}, which have no distance; set "
-            "algorithm.fedkd.attention_maps to false, or choose a mentor that has as many."
-        ) from None
+        raise UserError(UNEQUAL_HEADS.format(error)) from None
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,13 @@ class FedKD(FedAvg):
     distillation: bool = True
     hidden_states: bool = False
     attention_maps: bool = False
+
+    def require(self, trained: ModelFacts, beside: Mapping[str, ModelFacts]) -> None:
+        if not self.attention_maps or MENTOR not in beside:  # the server has none
+            return
+        heads = beside[MENTOR].heads, trained.heads
+        if None not in heads and heads[0] != heads[1]:
+            raise UserError(UNEQUAL_HEADS.format(f"{heads[0]} and {heads[1]} heads of attention"))
 
     def train(self, instruction: Instruction, client: Client) -> Update:
         learner, mentor = client.learner, client.learner.models[MENTOR]

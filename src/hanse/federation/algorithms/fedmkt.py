@@ -4,41 +4,39 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from hanse import atomic_files
 from hanse.errors import UserError
+from hanse.federation.distillation.logit_exchange import LogitExchange
 from hanse.federation.distillation.public_logits import (
-    DTYPES,
     PUBLIC,
     PublicRows,
-    SentForm,
     predictions,
     public_rows,
 )
 from hanse.federation.distillation.selected_knowledge import LOSSES, CoTuning, Strategy, select
-from hanse.federation.interfaces.algorithm import Algorithm, Client, Server
-from hanse.federation.interfaces.declarations import UPDATES, Difference
+from hanse.federation.interfaces.algorithm import Client, Server
+from hanse.federation.interfaces.declarations import UPDATES
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.interfaces.token_alignment import Correspondence
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.randomness import RoundContext
 from hanse.tensors import top_k, top_k_transfer
-from hanse.tensors.named import Layout, Tensors, add_prefix, drop, largest, strip_prefix
+from hanse.tensors.named import Layout, Tensors, add_prefix, drop, strip_prefix
 from hanse.tensors.serialization import MessageError, pack, unpack
 
 log = logging.getLogger(__name__)
 
-USUAL_K = 128
 TOKENS = "public_tokens"  # the file with the server's tokens of the public rows
 
 
 @dataclass(frozen=True)
-class FedMKT(Algorithm):
+class FedMKT(LogitExchange):
     """Models of any size and tokenizer learn those predictions of public rows that beat their own.
 
     In a round a client learns from the server's predictions of the last one, trains on its own
@@ -52,17 +50,11 @@ class FedMKT(Algorithm):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
-    payload: ClassVar[str] = "logits"
-    instruction_payload: ClassVar[str] = "logits"
-    clients_may_differ: ClassVar[Difference] = "model"
-    needs_public: ClassVar[tuple[str, ...]] = ("server", "clients")
-    replaces_loss: ClassVar[tuple[str, ...]] = (PUBLIC,)
+    example_kinds: ClassVar[tuple[str, ...]] = ("tokens",)
+    classes: ClassVar[str] = "tokens"
 
-    k: PositiveInt | None = None  # None: 128, or all of a smaller vocabulary
     label_weight: Annotated[float, Field(ge=0, le=1)] = 0.9  # λ
     strategy: Strategy = "greater"
-    dtype: Literal["float32", "float16"] = "float32"  # of the logits that are sent
-    batch_size: PositiveInt = 8  # public rows of a forward pass without training
 
     def prepare(self, server: Server, folder: Path) -> Mapping[str, Path]:
         tokens = {"tokens": server.learner.tokenization(PUBLIC)}
@@ -72,11 +64,7 @@ class FedMKT(Algorithm):
 
     def init(self, server: Server) -> State:
         rows = public_rows(server.learner, tokens=True)
-        if self.k is not None and self.k > rows.classes:
-            raise UserError(
-                f"fedmkt.k is {self.k:,}, but the server's model has {rows.classes:,} tokens; set "
-                f"algorithm.fedmkt.k to {rows.classes:,} at most, or leave it out."
-            )
+        self.refuse_more(self.k or 0, rows.classes, "the server's model")
         sizes = {"rows": rows.total, "examples": len(rows.counts), "classes": rows.classes}
         state = {name: torch.tensor(size) for name, size in sizes.items()}
         return {"model": server.learner.tensors(), "sizes": state}
@@ -90,17 +78,13 @@ class FedMKT(Algorithm):
         rows, examples, classes = (
             int(state["sizes"][name]) for name in ("rows", "examples", "classes")
         )
-        form = top_k.layout(rows, self._kept(classes), classes, DTYPES[self.dtype])
         losses = torch.empty(examples, device="meta")
-        return {**{name: largest(part) for name, part in form.items()}, LOSSES: losses}
+        return {**self.logits_layout(rows, classes), LOSSES: losses}
 
     def validate(self, update: Update, state: State, profile: ClientProfile) -> None:
         top_k.check(drop(update.tensors, {LOSSES}), int(state["sizes"]["classes"]))
         if bool((update.tensors[LOSSES] < 0).any()):
             raise MessageError("a loss of its public rows is below 0")
-
-    def max_weight(self, profile: ClientProfile) -> float:
-        return 1.0
 
     def measured(self, tensors: Tensors) -> Mapping[str, Tensors]:
         return {
@@ -113,12 +97,8 @@ class FedMKT(Algorithm):
         if TOKENS not in client.session:  # the same in all rounds
             client.session[TOKENS] = learner.correspondences(PUBLIC, _tokens(client.files))
         up, down = client.session[TOKENS]
-        rows, kept = public_rows(learner, tokens=True), self._kept(up.classes)
-        if kept > rows.classes:
-            raise UserError(
-                f"fedmkt.k is {kept:,}, but the model of {client.profile.name} has "
-                f"{rows.classes:,} tokens; set algorithm.fedmkt.k to {rows.classes:,} at most."
-            )
+        rows, kept = public_rows(learner, tokens=True), self.kept(up.classes)
+        self.refuse_more(kept, rows.classes, f"the model of {client.profile.name}")
         learner.load(self.personalized(instruction, client))
         if instruction.tensors:
             received = _transferred(drop(instruction.tensors, {LOSSES}), down)
@@ -126,12 +106,9 @@ class FedMKT(Algorithm):
             self._learn(learner, rows, [teacher], client.profile.name)
         result = learner.fit()
         client.memory.update(learner.tensors())
-        parts, losses = predictions(learner, rows, self._form(kept))
+        parts, losses = predictions(learner, rows, self.form(kept))
         sent = {**_transferred(parts, up), LOSSES: losses.float()}
         return Update(sent, result.numbers())
-
-    def personalized(self, instruction: Instruction, client: Client) -> Tensors:
-        return dict(client.memory) or client.learner.initial()
 
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
         """All updates side by side, since `step` alone has the server's own losses."""
@@ -147,7 +124,7 @@ class FedMKT(Algorithm):
         places = range(len(combined.clients))
         teachers = [strip_prefix(combined.tensors, f"{place}/") for place in places]
         self._learn(learner, rows, teachers, "the server")
-        parts, losses = predictions(learner, rows, self._form(self._kept(rows.classes)))
+        parts, losses = predictions(learner, rows, self.form(self.kept(rows.classes)))
         knowledge = {**parts, LOSSES: losses.float()}
         return {**state, "model": learner.tensors(), "knowledge": knowledge}
 
@@ -155,18 +132,11 @@ class FedMKT(Algorithm):
         self, learner: Learner, rows: PublicRows, teachers: Sequence[Tensors], name: str
     ) -> None:
         """Train on public rows, with the predictions of those that a teacher predicts better."""
-        _, own = predictions(learner, rows, self._form(1))
+        _, own = predictions(learner, rows, self.form(1))
         knowledge = select(teachers, own.float(), rows, self.strategy)
         count = f"{int(knowledge.taken.sum()):,} of {len(own):,}"
         log.info("%s learns the predictions of %s public rows", name, count)
         learner.fit(objective=CoTuning(rows, knowledge, self.label_weight), split=PUBLIC)
-
-    def _form(self, k: int) -> SentForm:
-        return SentForm(k, dtype=self.dtype, batch_size=self.batch_size)
-
-    def _kept(self, classes: int) -> int:
-        """The classes of a row that are sent."""
-        return min(USUAL_K, classes) if self.k is None else self.k
 
 
 def _transferred(parts: Tensors, to: Correspondence) -> dict[str, torch.Tensor]:

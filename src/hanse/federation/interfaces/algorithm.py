@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from hanse.federation.interfaces.declarations import EVERYTHING, Difference, withdraw
 from hanse.federation.interfaces.halves import Client, Server
+from hanse.federation.interfaces.model_requirements import ModelRequirements
 from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.randomness import RoundContext
@@ -15,7 +16,7 @@ from hanse.tensors.named import Layout, Tensors, layout
 __all__ = ["Algorithm", "Client", "Server"]
 
 
-class Algorithm(ABC):
+class Algorithm(ModelRequirements, ABC):
     """A federated learning algorithm: a frozen dataclass whose fields are its settings.
 
     The client half is `train` and `personalized`; all other methods are the server half.
@@ -31,13 +32,6 @@ class Algorithm(ABC):
     optimizers: ClassVar[tuple[str, ...]] = ("adamw", "momentum", "sgd")  # momentum: SGD with it
     resets_optimizer: ClassVar[bool] = True  # in each round, as tensors do not continue the last
     keeps_optimizer: ClassVar[bool] = False  # clients' optimizers must keep their state
-    # Models beside the trained one, by their names in `models`; `learner.models` has no others.
-    client_models: ClassVar[tuple[str, ...]] = ()
-    server_models: ClassVar[tuple[str, ...]] = ()
-    needs_public: ClassVar[tuple[str, ...]] = ()  # whose learner has the split: server, clients
-    co_trained: ClassVar[tuple[str, ...]] = ()  # those that train on the trained one's batches
-    replaces_loss: ClassVar[tuple[str, ...]] = ()  # splits that it trains on by a loss of its own
-    keeps: ClassVar[str] = ""  # the model of `personalized`, in `models`; empty: the trained one
     redraws: ClassVar[bool] = False  # clients draw shared tensors; the server's adapter lacks them
     fits_once: ClassVar[bool] = False  # `train` reads a client's rows by one `fit` alone
     whole_model: ClassVar[bool] = False  # all weights change in place, and there is no adapter
@@ -70,7 +64,7 @@ class Algorithm(ABC):
         """The layout of this client's update before any transform; bounds are for `combine`."""
         return layout(state["model"])
 
-    def validate(self, update: Update, state: State, profile: ClientProfile) -> None:  # noqa: B027
+    def validate(self, update: Update, state: State, profile: ClientProfile) -> None:
         """Raise MessageError for contents of an update of the right layout that cannot be."""
 
     def max_weight(self, profile: ClientProfile) -> float:

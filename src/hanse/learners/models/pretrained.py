@@ -83,14 +83,16 @@ def _within(name: str, keys: Iterable[str]) -> set[str]:
     return {key for key in keys if key.startswith(f"{name}.")}
 
 
-def find(name: str) -> PretrainedModel:
-    """Read the configuration of a model by its name; raises UserError if there is none."""
+def find(name: str, local: bool = False) -> PretrainedModel:
+    """Read the configuration of a model by its name; raises UserError if there is none.
+
+    local: ask no hub for it.
+    """
     report(Work(Activity.LOADING_MODEL, Path(name).name))
     place = locate(name)
     with _readable(name):
-        return PretrainedModel(
-            name, place, AutoConfig.from_pretrained(place, trust_remote_code=False)
-        )
+        options = {"trust_remote_code": False, "local_files_only": local}
+        return PretrainedModel(name, place, AutoConfig.from_pretrained(place, **options))
 
 
 @contextmanager

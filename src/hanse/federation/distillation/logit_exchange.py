@@ -1,0 +1,75 @@
+"""The settings and declarations of algorithms whose clients send logits of public rows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pydantic import PositiveInt
+from torch import Tensor
+
+from hanse.errors import UserError
+from hanse.federation.distillation.public_logits import DTYPES, PUBLIC, SentForm
+from hanse.federation.interfaces.algorithm import Algorithm, Client
+from hanse.federation.interfaces.declarations import Difference
+from hanse.federation.interfaces.model_requirements import ModelFacts
+from hanse.federation.messages import ClientProfile, Instruction
+from hanse.tensors import top_k
+from hanse.tensors.named import Tensors, largest
+
+USUAL_K = 128  # of a vocabulary
+
+
+@dataclass(frozen=True)
+class LogitExchange(Algorithm):
+    """Clients with models of their own send the k largest logits of each public row.
+
+    What a client has learned stays in its memory, and no parameter travels. N rows of logits take
+    N·(k·(e + 4) + e) bytes, with e bytes for a number.
+
+    classes: the noun for a row's classes in messages.
+    """
+
+    payload: ClassVar[str] = "logits"
+    instruction_payload: ClassVar[str] = "logits"
+    clients_may_differ: ClassVar[Difference] = "model"
+    needs_public: ClassVar[tuple[str, ...]] = ("server", "clients")
+    replaces_loss: ClassVar[tuple[str, ...]] = (PUBLIC,)
+    classes: ClassVar[str] = "classes"
+
+    k: PositiveInt | None = (
+        None  # None: 128 words of a vocabulary, or all classes if there are less
+    )
+    dtype: Literal["float32", "float16"] = "float32"  # of the logits that are sent
+    batch_size: PositiveInt = 8  # public rows of a forward pass without training
+
+    def require(self, trained: ModelFacts, beside: Mapping[str, ModelFacts]) -> None:
+        if None not in (self.k, trained.classes):
+            self.refuse_more(self.k or 0, trained.classes or 0, trained.name)
+
+    def max_weight(self, profile: ClientProfile) -> float:
+        return 1.0
+
+    def personalized(self, instruction: Instruction, client: Client) -> Tensors:
+        return dict(client.memory) or client.learner.initial()
+
+    def kept(self, classes: int) -> int:
+        """The classes of a row that are sent."""
+        return min(USUAL_K, classes) if self.k is None else self.k
+
+    def form(self, k: int, temperature: float = 1.0) -> SentForm:
+        """The form of predictions with k logits of a row."""
+        return SentForm(k, temperature, self.dtype, self.batch_size)
+
+    def logits_layout(self, rows: int, classes: int) -> dict[str, Tensor]:
+        """The layout of all rows' predictions, which are as many as the server's."""
+        parts = top_k.layout(rows, self.kept(classes), classes, DTYPES[self.dtype])
+        return {name: largest(part) for name, part in parts.items()}
+
+    def refuse_more(self, k: int, classes: int, model: str) -> None:
+        """Raise UserError for more classes of a row than a model has. model: as in a sentence."""
+        name = type(self).__name__.lower()
+        if k > classes:
+            raise UserError(
+                f"{name}.k is {k:,}, but {model} has {classes:,} {self.classes}; set "
+                f"algorithm.{name}.k to {classes:,} at most, or leave it out."
+            )
