@@ -62,14 +62,14 @@ def _save(
     tokenizer.save_pretrained(folder)
 
 
-def save_llama(folder: Path, texts: Sequence[str] = WORDS) -> None:
-    """Save a random Llama: 2 layers, hidden size 32."""
+def save_llama(folder: Path, texts: Sequence[str] = WORDS, layers: int = 2) -> None:
+    """Save a random Llama: 2 layers unless other are asked for, hidden size 32."""
     tokenizer = _tokenizer(texts)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=256,

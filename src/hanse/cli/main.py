@@ -24,7 +24,17 @@ with lazy_imports():
     from hanse.cli.progress import watch
 
 # Commands that show their progress, and the others.
-WATCHED = ("init", "run", "resume", "check", "evaluate", "export", "baselines", "server")
+WATCHED = (
+    "init",
+    "run",
+    "resume",
+    "check",
+    "evaluate",
+    "export",
+    "baselines",
+    "emulator",
+    "server",
+)
 PLAIN = (
     "convert",
     "chat",

@@ -27,6 +27,7 @@ TITLES = {
     Activity.SAVING_ROUND: "saving the round",
     Activity.REOPENING_ADAPTER: "opening the adapter again",
     Activity.MERGING_ADAPTER: "merging the adapter into the model",
+    Activity.DISTILLING: "distilling the middle of the model",
     Activity.WRITING_REPORT: "writing the report",
     Activity.OPENING_TRACKER: "opening {}",
     Activity.CLOSING_TRACKER: "closing {}",

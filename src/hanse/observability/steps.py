@@ -29,6 +29,7 @@ class Activity(Enum):
     SAVING_ROUND = auto()
     REOPENING_ADAPTER = auto()
     MERGING_ADAPTER = auto()
+    DISTILLING = auto()
     WRITING_REPORT = auto()
     OPENING_TRACKER = auto()
     CLOSING_TRACKER = auto()

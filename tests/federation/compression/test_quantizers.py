@@ -17,7 +17,7 @@ from hanse.federation.compatibility.parts import check
 from hanse.federation.compression.fp16 import FP16
 from hanse.federation.compression.int4 import Int4
 from hanse.federation.compression.int8 import Int8
-from hanse.federation.compression.nf4 import NF4, NF4_LEVELS
+from hanse.federation.compression.nf4 import NF4
 from hanse.federation.compression.sign import Sign
 from hanse.federation.messages import Reply, Update, validate_update
 from hanse.federation.pipeline import Pipeline, Pipelines
@@ -25,6 +25,7 @@ from hanse.randomness import RoundContext
 from hanse.tensors.named import Bounded, Tensors, blob, fits, largest, layout, to_bytes
 from hanse.tensors.serialization import MessageError
 from hanse.tensors.table import Table
+from hanse.tensors.uneven_levels import NF4_LEVELS
 from parts.plain_rules import Sums
 
 CONTEXT = RoundContext(0, 1, "a")

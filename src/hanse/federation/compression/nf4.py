@@ -8,17 +8,7 @@ from torch import Tensor
 
 from hanse.federation.codecs.quantizer import Block, Quantizer, Rounding
 from hanse.tensors.blockwise import relative
-from hanse.tensors.uneven_levels import UnevenLevels
-
-# Dettmers et al. 2023 (2305.14314), appendix E.
-NF4_LEVELS = torch.tensor(
-    [
-        *(-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453),
-        *(-0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0),
-        *(0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224),
-        *(0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0),
-    ]
-)
+from hanse.tensors.uneven_levels import NF4_LEVELS, UnevenLevels
 
 
 @dataclass(frozen=True)

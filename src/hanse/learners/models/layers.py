@@ -7,13 +7,19 @@ from typing import Any
 from torch.nn import Module, ModuleList, Parameter
 
 
-def decoder_layers(model: Any) -> tuple[Module, Sequence[Module]]:
-    """The module that calls a model's layers, and the layers; none if they cannot be identified."""
+def layer_list(model: Any) -> tuple[str, Sequence[Module]]:
+    """The name of the list of a model's layers, and the layers; none if they are not identified."""
     count = model.config.get_text_config().num_hidden_layers
     for name, module in model.named_modules():
         if isinstance(module, ModuleList) and len(module) == count:
-            return model.get_submodule(name.rpartition(".")[0]), tuple(module)
-    return model, ()
+            return name, tuple(module)
+    return "", ()
+
+
+def decoder_layers(model: Any) -> tuple[Module, Sequence[Module]]:
+    """The module that calls a model's layers, and the layers; none if they cannot be identified."""
+    name, layers = layer_list(model)
+    return (model.get_submodule(name.rpartition(".")[0]) if layers else model), layers
 
 
 def heads(model: Any) -> list[str]:

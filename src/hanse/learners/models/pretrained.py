@@ -11,11 +11,15 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from hanse.errors import UserError
+from hanse.lazy_imports import lazy_imports
 from hanse.learners.models.layers import heads
 from hanse.learners.models.model_files import locate
 from hanse.learners.models.tokenizers.chat_templates import bound
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
+
+with lazy_imports():
+    from hanse.learners.models.emulators import stored_form
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -48,6 +52,7 @@ class PretrainedModel:
         options: further arguments of `from_pretrained`, on the form of the weights.
         """
         with _readable(self.name):
+            stored_form.register()
             tokenizer = bound(AutoTokenizer.from_pretrained(self.place, trust_remote_code=False))
             model, report = auto.from_pretrained(
                 self.place,

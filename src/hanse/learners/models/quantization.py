@@ -54,7 +54,8 @@ def load(
 def count(weight: Tensor) -> int:
     """The number of weights in a tensor, also if several are packed into a byte."""
     state = getattr(weight, "quant_state", None)
-    return weight.numel() if state is None else math.prod(state.shape)
+    numbers: int = getattr(weight, "numbers", weight.numel())  # of an emulator's codes
+    return numbers if state is None else math.prod(state.shape)
 
 
 def packed(layer: Module) -> bool:

@@ -42,7 +42,7 @@ class StartWeights:
         fresh: modules that had no weights in the files, such as a new head. Raises UserError if no
         file has one of the other weights with the same values, since a copy of it would be needed.
         """
-        files = _contents(_folder(name))
+        files = _contents(folder(name))
         start = cls(kept={key: weight.clone() for key, weight in within(model, fresh).items()})
         for weight_name, weight in live(model).items():
             if weight_name in start.kept:
@@ -76,7 +76,7 @@ class StartWeights:
             weights[name].copy_(tensor)
 
 
-def _folder(name: str) -> Path:
+def folder(name: str) -> Path:
     """The folder with the files of a model that has been loaded."""
     place = Path(locate(name))
     if place.is_dir():

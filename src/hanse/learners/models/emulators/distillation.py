@@ -1,0 +1,122 @@
+"""A smaller middle is trained to be like the whole model's (Xiao et al. 2023, 2302.04870, §3.3)."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
+from torch.nn import Module
+from torch.nn.functional import cross_entropy
+from torch.optim import AdamW
+
+from hanse.data.example import Example
+from hanse.learners.models.emulators.shrink import Emulator
+from hanse.learners.models.heads.language_model import LanguageModel
+from hanse.learners.models.layers import layer_list
+from hanse.learners.training.batches import Batch, collate
+from hanse.observability.progress import track
+from hanse.observability.steps import Activity, Work
+
+Losses = dict[str, float]  # "lm", "kd"
+WARMUP = 0.1  # share of the steps in which the learning rate rises
+LIMIT = 1.0  # of the norm of a step's gradient
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The training of a middle: lm_weight·LM + kd_weight·MSE of states at the middle's end.
+
+    LM: the emulator's cross-entropy on the texts. MSE: the mean of ((h - e)/rms(h))² over the
+    batch's tokens, for the whole model's states h and the emulator's e; rms(h) = √mean(h²) over the
+    same tokens. AdamW, with a rise of the learning rate and then a cosine, which the paper has for
+    longer trainings; the share of the rise and the limit of gradients are a reconstruction.
+    """
+
+    steps: PositiveInt = 500
+    learning_rate: PositiveFloat = 1e-4
+    lm_weight: NonNegativeFloat = 1.0
+    kd_weight: NonNegativeFloat = 30.0
+    batch_size: PositiveInt = 8
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        rise = max(1, round(WARMUP * self.steps))
+        if step < rise:
+            return self.learning_rate * (step + 1) / rise
+        progress = (step - rise) / max(1, self.steps - rise)
+        return self.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+
+    def batches(self, examples: Sequence[Example]) -> Iterator[list[Example]]:
+        """The examples of each step: passes over all of them, each in an order of its own."""
+        draws = torch.Generator().manual_seed(self.seed)
+        order: list[int] = []
+        for _ in range(self.steps):
+            while len(order) < self.batch_size:
+                order += torch.randperm(len(examples), generator=draws).tolist()
+            yield [examples[place] for place in order[: self.batch_size]]
+            del order[: self.batch_size]
+
+
+def distill(
+    whole: Any, emulator: Emulator, examples: Sequence[Example], settings: Distillation
+) -> list[Losses]:
+    """Train an emulator's middle in place; return the losses of each step.
+
+    whole: the model that it was made of, in the same precision; it stays as it is.
+    """
+    for parameter in (*whole.parameters(), *emulator.model.parameters()):
+        parameter.requires_grad_(False)
+    trained = [parameter for layer in emulator.middle for parameter in layer.parameters()]
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    optimizer = AdamW(trained, weight_decay=0.0)
+    work, losses = Work(Activity.DISTILLING, total=settings.steps), []
+    for step, rows in enumerate(track(settings.batches(examples), work)):
+        batch = collate(rows, trained[0].device)
+        lm, kd = _losses(whole, emulator, batch)
+        (settings.lm_weight * lm + settings.kd_weight * kd).backward()
+        torch.nn.utils.clip_grad_norm_(trained, LIMIT)
+        optimizer.param_groups[0]["lr"] = settings.rate(step)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append({"lm": float(lm.detach()), "kd": float(kd.detach())})
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    return losses
+
+
+def _losses(whole: Any, emulator: Emulator, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The emulator's cross-entropy, and its distance from the whole model at the middle's end."""
+    top, lengths = emulator.cut.top, torch.tensor(batch.lengths)
+    with torch.no_grad(), _inputs(whole, top) as states:
+        whole.base_model(input_ids=batch.ids, use_cache=False)
+    with _inputs(emulator.model, top) as own:
+        logits = LanguageModel().logits(emulator.model, batch.ids, batch.at, lengths)
+    real = torch.arange(batch.ids.shape[1]) < lengths[:, None]
+    return cross_entropy(logits.float(), batch.targets), distance(states[0][real], own[0][real])
+
+
+def distance(states: Tensor, others: Tensor) -> Tensor:
+    """The mean of ((h - e)/rms(h))² of states h (N, width) and others e."""
+    return ((states - others) / states.square().mean().sqrt()).square().mean()
+
+
+@contextmanager
+def _inputs(model: Any, top: int) -> Iterator[list[Tensor]]:
+    """Within this context, the inputs of the first of a model's top layers are collected."""
+    seen: list[Tensor] = []
+
+    def see(_: Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.append(inputs[0] if inputs else named["hidden_states"])
+
+    layer = layer_list(model)[1][-top]
+    handle = layer.register_forward_pre_hook(see, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -1,0 +1,110 @@
+"""The record of an emulator, emulator.json in its folder: what it was made of, and by what."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import ValidationError as PydanticError
+
+from hanse.errors import UserError
+from hanse.learners.models import model_files
+from hanse.tensors import json_text
+
+FILE = "emulator.json"
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Entry(BaseModel):
+    """A part of the record, which has no other keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Source(_Entry):
+    """The model that an emulator was made of. sha256: its hash, as `model_hash` computes it."""
+
+    sha256: Hash
+    model_type: str
+    layers: PositiveInt
+    hidden_size: PositiveInt
+    parameters: PositiveInt
+
+
+class DistillationRecord(_Entry):
+    """A distillation: its settings, the rows that it read, and its losses.
+
+    rows_sha256: of the tokens. first, last: the losses of the first and the last steps, by name.
+    """
+
+    settings: dict[str, Any]
+    rows: PositiveInt
+    rows_sha256: Hash
+    first: dict[str, float]
+    last: dict[str, float]
+
+
+class EmulatorRecord(_Entry):
+    """The content of emulator.json.
+
+    bottom, top: the numbers of layers that are trained, and are those of the source.
+    compressor: that of the middle, {name: settings}.
+    layers: for each layer of the emulator, the source's layer that it was made of, from 0.
+    distillation: null if the middle was not trained.
+    """
+
+    source: Source
+    bottom: PositiveInt
+    top: PositiveInt
+    compressor: dict[str, dict[str, Any]]
+    layers: Annotated[tuple[NonNegativeInt, ...], Field(max_length=10_000)]
+    distillation: DistillationRecord | None = None
+
+    @model_validator(mode="after")
+    def _layers_fit(self) -> Self:
+        total = self.source.layers
+        ends = (*range(self.bottom), *range(total - self.top, total))
+        middle = self.layers[self.bottom : len(self.layers) - self.top]
+        whole = (*ends[: self.bottom], *middle, *ends[self.bottom :])
+        if self.layers != whole or list(whole) != sorted(set(whole)):
+            raise ValueError("its layers are not bottom, middle and top of the source in order")
+        return self
+
+    @property
+    def adapter_layers(self) -> list[int]:
+        """The emulator's layers that may be trained: bottom and top, from 0."""
+        count = len(self.layers)
+        return [*range(self.bottom), *range(count - self.top, count)]
+
+    @property
+    def whole_adapter_layers(self) -> list[int]:
+        """The same layers by their numbers in the source."""
+        return [self.layers[number] for number in self.adapter_layers]
+
+
+def write(folder: Path, record: EmulatorRecord) -> None:
+    """Write the record into a folder."""
+    text = json.dumps(record.model_dump(mode="json"), indent=2)
+    (folder / FILE).write_text(f"{text}\n", encoding="utf-8")
+
+
+def read(folder: Path) -> EmulatorRecord | None:
+    """The record in a folder; None without one. Raises UserError for one that cannot be used."""
+    if not (folder / FILE).is_file():
+        return None
+    try:
+        return EmulatorRecord.model_validate(json_text.read_object(folder / FILE))
+    except (ValueError, OSError) as error:
+        first = error.errors()[0]["msg"] if isinstance(error, PydanticError) else error
+        raise UserError(
+            f"{folder / FILE} is no record of an emulator ({first}); bring back the file that "
+            "`hanse emulator` has written."
+        ) from None
+
+
+def of_model(name: str) -> EmulatorRecord | None:
+    """The record of the model of this name; None if it is no emulator, or not on this machine."""
+    if model_files.gguf(name):
+        return None
+    place = Path(model_files.locate(name))
+    return read(place) if place.is_dir() else None
