@@ -57,7 +57,8 @@ def refuse_unlike(experiment: Experiment, settings: Mapping[str, Experiment], se
     """
     wanted, known = _names(experiment), set[tuple[object, ...]]()
     holders = [(own, client_models(experiment)) for own in settings.values()]
-    holders += [(experiment, server_models(experiment))] * server
+    if server:  # else they are on another machine, and a silo is not told of them
+        holders.append((experiment, server_models(experiment)))
     for own, names in holders:
         for name in (name for name in names if name in wanted):
             path, other = own.model.model_name_or_path, own.models[name].model_name_or_path
