@@ -49,7 +49,7 @@ def allowed() -> dict[str, object]:
     own = {kind.policy: kind.names() for kind in PART_KINDS if kind.policy in OUTSIDE}
     others = {setting: [f"{PARTS / name}" for name in names] for setting, names in OUTSIDE.items()}
     allowed_parts = {setting: [*own[setting], *others[setting]] for setting in OUTSIDE}
-    return {**TRUSTING, "tasks": TASK.names(), **allowed_parts}
+    return {**TRUSTING, "delivered_models": "allow", "tasks": TASK.names(), **allowed_parts}
 
 
 @contextlib.contextmanager
@@ -107,9 +107,13 @@ class StandingFederation:
         parts.start("server", lambda: self._serve(theirs))
         theirs.close()
         for name in THREE:
-            words = ["--status-port", str(self.status_ports[name])]
-            rows = {"path": str(parts.data), "public": str(parts.data)}
-            parts.silo(name, words, data=rows, policy=allowed())
+            self.silo(name)
+
+    def silo(self, name: str) -> None:
+        """Start a silo (again)."""
+        words = ["--status-port", str(self.status_ports[name])]
+        rows = {"path": str(self.parts.data), "public": str(self.parts.data)}
+        self.parts.silo(name, words, data=rows, policy=allowed())
 
     def begin(self, experiment: Path, folder: Path, *words: str, falters: int = 0) -> None:
         """Let the server run an experiment of three clients in a folder.

@@ -47,6 +47,20 @@ def test_all_reasons_of_a_silo_come_in_one_sentence(
     assert "it has 3 rounds, more than 2" in sentence
 
 
+def test_a_silo_that_is_sent_no_model_says_so(
+    hanse: Hanse, experiment_file: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    word = "deployment.deliver_model=true"
+    done = hanse("check", experiment_file, word, "--silo", silo_file(tmp_path))
+    assert done.code == 2
+    assert "by policy.delivered_models it is sent none; name a copy by model" in done.err
+    allowed = silo_file(tmp_path, delivered_models="allow")
+    assert hanse("check", experiment_file, word, "--silo", allowed).code == 0
+    own = silo_file(tmp_path)
+    own.write_text(f"{own.read_text()}model: {tiny_llama}\n")
+    assert hanse("check", experiment_file, word, "--silo", own).code == 0
+
+
 def test_a_codec_that_a_silo_forbids(hanse: Hanse, experiment_file: Path, tmp_path: Path) -> None:
     silo = silo_file(tmp_path, compression=["identity"])
     assert hanse("check", experiment_file, "compression=identity", "--silo", silo).code == 0

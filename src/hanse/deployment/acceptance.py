@@ -1,5 +1,7 @@
 """The answer of a silo to an experiment, before any server sends it."""
 
+from collections.abc import Iterator
+
 from hanse.deployment.server.job_text import job_text
 from hanse.deployment.silo.job import received
 from hanse.deployment.silo.refusals import code_refusals, refusal, settings_refusals
@@ -16,10 +18,22 @@ def refuse_unaccepted(experiment: Experiment, silo: SiloSettings) -> None:
     The silo's base model and rows are not looked at.
     """
     job = received(job_text(_with_labels(experiment)), silo)
-    if sentence := refusal(silo.name, settings_refusals(silo.policy, job)):
+    reasons = [*settings_refusals(silo.policy, job), *_delivery_refusals(experiment, silo)]
+    if sentence := refusal(silo.name, reasons):
         raise UserError(sentence)
     for sentence in code_refusals(silo.name, job.experiment, outside_code(experiment)):
         raise UserError(sentence)
+
+
+def _delivery_refusals(experiment: Experiment, silo: SiloSettings) -> Iterator[str]:
+    """The reason against a base model that the silo may not be sent, and names no copy of."""
+    refuses = silo.policy.delivered_models == "refuse" and silo.model is None
+    if experiment.deployment.deliver_model and refuses:
+        yield (
+            "the server sends the base model (deployment.deliver_model), and by "
+            "policy.delivered_models it is sent none; name a copy by model in silo.yaml, or set "
+            "policy.delivered_models to allow"
+        )
 
 
 def _with_labels(experiment: Experiment) -> Experiment:

@@ -141,7 +141,8 @@ class Envelopes:
     def write(self, name: str, request: Content) -> tuple[bytes, int]:
         """An envelope to a silo with this request, and the envelope's number."""
         envelope = replace(self.envelope, request=bytes(request[:])).pack()
-        self.round = Request.heading(request).round if request else self.round
+        if request:  # one that brings the model has round 0, whatever the run's is
+            self.round = Request.heading(request).round or self.round
         if self.sign is None:
             return envelope, next(self._numbers)
         return self.sign(envelope, self.envelope.run, self.round, name)

@@ -248,12 +248,15 @@ class Deployment(SettingsModel):
     max_norm_ratio: refuse an update whose norm is more than this many times the median of the
         others' norms; none: refuse no update. Norms grow with the steps, so the number must exceed
         the ratio of the silos' sizes.
+    deliver_model: whether the server sends its model folder to each silo that lacks the model. A
+        silo takes it if its policy says `delivered_models: allow`. No effect in a simulation.
     """
 
     deadline: Annotated[float, Field(gt=0)] | None = None
     quorum: Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, le=1)] = 1.0
     over_selection: Annotated[float, Field(ge=1)] = 1.0
     max_norm_ratio: Annotated[float, Field(gt=1)] | None = 50.0
+    deliver_model: bool = False
 
     def needed(self, clients: int) -> int:
         """The fewest replies that are combined, with this number of clients."""

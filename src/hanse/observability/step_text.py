@@ -32,6 +32,7 @@ TITLES = {
     Activity.OPENING_TRACKER: "opening {}",
     Activity.CLOSING_TRACKER: "closing {}",
 }
+MB = 10**6  # bytes
 PHASES = {  # by kind of request
     "prepare": "receiving files",
     "train": "training",
@@ -69,6 +70,10 @@ def silo_activity(silo: SiloActivity) -> str:
             return f"gone, last seen {silo.seconds:.0f} s ago"
         case SiloState.IDLE:
             return "there"
+        case SiloState.RECEIVING:
+            done, total = silo.done / MB, silo.total / MB
+            heard = f"last heard {silo.seconds:.0f} s ago"
+            return f"receiving the model, {done:,.1f} of {total:,.1f} MB, {heard}"
         case SiloState.WORKING:
             return (
                 f"{PHASES.get(silo.phase, f'in the phase {silo.phase}')} for {silo.seconds:.0f} s"

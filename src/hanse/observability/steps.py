@@ -41,6 +41,7 @@ class SiloState(Enum):
     NEVER_SEEN = auto()
     GONE = auto()
     IDLE = auto()
+    RECEIVING = auto()  # the base model
     WORKING = auto()
 
 
@@ -123,13 +124,16 @@ class Training:
 class SiloActivity:
     """A silo's state, and for how many seconds it has been in it.
 
-    phase: the kind of request that it works on.
+    seconds: while it receives the model, those since it was last heard of.
+    phase: the kind of request that it works on. done, total: bytes of the model that it receives.
     """
 
     name: str
     state: SiloState
     seconds: float = 0.0
     phase: str = ""
+    done: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,11 @@ def run(
     environment.note(folder, dataset.digest, speed, precision, dataset.public.digest, measured)
     federated_dataset.note(folder, simulation.dataset, experiment)
     log.info("run folder %s", folder)
+    if experiment.deployment.deliver_model:
+        log.warning(
+            "deployment.deliver_model has no effect here: all clients of a simulation share one "
+            "model folder"
+        )
     _tell_keys(simulation)
     return _go(simulation, simulation.run(journal, clients_of(simulation, folder)), stop)
 

@@ -103,6 +103,9 @@ def _show_traffic(preview: "estimate.Preview") -> None:
     if preview.once:
         amount = f"{preview.once:,} bytes more down the first time"
         console.tell(f"           {amount}: what does not change in training", indent=11)
+    if preview.delivered is not None:
+        amount = f"once: {preview.delivered:,} bytes of the model down to each silo that lacks it"
+        console.tell(f"           {amount} (deployment.deliver_model)", indent=11)
     share = preview.clients_a_round / len(preview.traffic["train"])
     sizes = [size for clients in preview.traffic.values() for size in clients.values()]
     usual = round(share * sum(size.down + size.up for size in sizes))

@@ -1,6 +1,7 @@
 """The settings of a run as the text that all its silos are sent."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 from hanse.errors import UserError
 from hanse.experiment.assembly.resources import adapter_settings
@@ -14,7 +15,8 @@ def job_text(experiment: Experiment) -> str:
     """The resolved experiment without the settings that concern the server alone.
 
     Models that only the server uses are left out, and links, which only simulate. An adapter to
-    continue from lies in a folder of the server, so its settings are sent instead.
+    continue from lies in a folder of the server, so its settings are sent instead. Of a base model
+    that is sent, silos learn the folder's name alone.
     """
     values = experiment.resolved()
     del values["links"], values["attack"]  # the server refuses to begin with an attack
@@ -22,6 +24,9 @@ def job_text(experiment: Experiment) -> str:
         name: {key: value for key, value in over.items() if key != "links"}
         for name, over in values["clients"].items()
     }
+    if experiment.deployment.deliver_model:
+        name = Path(experiment.model.model_name_or_path).name
+        values["model"] = {**values["model"], "model_name_or_path": name}
     values |= {"output_dir": None, "report_to": [], "clients_per_pass": "off"}
     if experiment.adapter.source is not None:
         _refuse_unsent(experiment)

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from hanse.deployment.envelopes import Envelopes
 from hanse.deployment.server.engine import Engine
+from hanse.deployment.server.model_delivery import ModelDelivery
 from hanse.deployment.server.replies import ReplyCollector
 from hanse.deployment.server.roster import Roster
 from hanse.deployment.server.timers import RETRY_AFTER, RoundPauses
@@ -33,6 +34,7 @@ class RemoteClients(Transport):
     envelopes: writes the messages to silos, and reads their replies.
     required_to_begin: the number of silos that must have joined for a run to begin when `patience`
         seconds are over; without patience it waits for all.
+    delivery: sends the base model to silos that lack it; None if none is sent.
     stop: whether the user has asked to stop. A server that only waits for silos then stops at once,
         as by Ctrl-C.
     paused: whether the run waits, since a round needs more silos than are connected.
@@ -45,6 +47,7 @@ class RemoteClients(Transport):
     envelopes: Envelopes
     required_to_begin: int
     patience: float | None = None
+    delivery: ModelDelivery | None = None
     stop: Callable[[], bool] = lambda: False
     paused: bool = False
     roster: Roster = field(init=False)
@@ -55,7 +58,7 @@ class RemoteClients(Transport):
 
     def __post_init__(self) -> None:
         self.roster = Roster(self.names)
-        self._collector = ReplyCollector(self.engine, self.envelopes, self.roster)
+        self._collector = ReplyCollector(self.engine, self.envelopes, self.roster, self.delivery)
         self._awaited = [*self.names]
 
     def profiles(self) -> list[ClientProfile]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from hanse.deployment.envelopes import HELLO, BadEnvelopeError, Envelopes, SiloReply
 from hanse.deployment.server.engine import Engine
+from hanse.deployment.server.model_delivery import ModelDelivery
 from hanse.deployment.server.roster import RemoteClient, Roster
 from hanse.deployment.server.timers import QUIET_BEFORE_HELLO, REPLY_GRACE, NodeTimers
 from hanse.federation.exchange.spool import Spool
@@ -45,6 +46,7 @@ class Sent:
 class ReplyCollector:
     """Sends hellos and requests to nodes over an engine, and collects the silos' replies.
 
+    delivery: sends the base model to silos that lack it; None if none is sent.
     replies: those that have come, with the silo's name, until they are taken out; on disk.
     answered_at: when a silo last sent a valid reply.
     """
@@ -52,6 +54,7 @@ class ReplyCollector:
     engine: Engine
     envelopes: Envelopes
     roster: Roster
+    delivery: ModelDelivery | None = None
     timers: NodeTimers = field(default_factory=NodeTimers)
     replies: deque[tuple[str, Content]] = field(default_factory=deque)
     answered_at: float = 0.0
@@ -78,6 +81,7 @@ class ReplyCollector:
     def step(self, seconds: float) -> None:
         """Send the hellos that are due, and handle the events of at most so many seconds."""
         self._send_hellos()
+        self._send_model()
         while (event := self.engine.event(seconds)) is not None:
             seconds = 0.0
             head, body = event
@@ -91,6 +95,13 @@ class ReplyCollector:
                 else:
                     self._on_failure(sent, head["why"])
             self._send_hellos()
+            self._send_model()
+
+    def _send_model(self) -> None:
+        """Send the next parts of the model to silos that lack it."""
+        for name, node, request in self.delivery.due() if self.delivery else ():
+            envelope, number = self.envelopes.write(name, request)
+            self._post(Sent(node, name, number), envelope)
 
     def _send_hellos(self) -> None:
         """Greet new nodes and silent ones, and repeat requests that count as lost."""
@@ -133,6 +144,9 @@ class ReplyCollector:
                 self._on_hello(sent, SiloReply.parse(body))
                 return
             reply = self.envelopes.read(body, sent.name, sent.number)
+            if self.delivery and reply.body and not (reply.error or reply.profile):
+                self._on_part(self.delivery, sent, reply)
+                return
             if reply.error or reply.profile is None:
                 raise BadEnvelopeError(reply.error or "it declares no profile")
         except BadEnvelopeError as error:
@@ -142,6 +156,15 @@ class ReplyCollector:
         self.timers.refusals.pop(sent.node, None)
         self._accept(self.roster.clients[sent.name], sent, reply)
 
+    def _on_part(self, delivery: ModelDelivery, sent: Sent, reply: SiloReply) -> None:
+        """Let a silo that lacks the model be sent more, or ask one that has all for its profile."""
+        client = self.roster.clients[sent.name]
+        client.seen_at = time.monotonic()
+        self.timers.refusals.pop(sent.node, None)
+        if delivery.take(client.name, sent.node, reply.session, reply.body):
+            self._send(client, sent.node, b"")
+        client.receiving = delivery.progress(client.name)
+
     def _accept(self, client: RemoteClient, sent: Sent, reply: SiloReply) -> None:
         """Note where a silo is, and collect its reply."""
         connected = sent.node in self.timers  # else its node has gone since it answered
@@ -149,6 +172,7 @@ class ReplyCollector:
         if connected:
             client.node, client.session = sent.node, reply.session
         client.profile, client.seen_at = reply.profile, time.monotonic()
+        client.receiving = None
         self.answered_at = client.seen_at
         if came:
             log.info("%s is there", client.name, extra={"silo": client.name})
@@ -166,6 +190,11 @@ class ReplyCollector:
         client = self.roster.clients.get(reply.name)
         if client is None:
             raise BadEnvelopeError(f"{reply.name!r:.80} is no client of this experiment")
+        if self.delivery and self.delivery.is_served(
+            client.name, sent.node, reply.session, sent.at
+        ):
+            client.seen_at = time.monotonic()
+            return
         if (client.node, client.session) != (sent.node, reply.session):
             self._send(client, sent.node, b"")
             return
@@ -187,6 +216,8 @@ class ReplyCollector:
         if sent.name:
             extra["silo"] = sent.name
         log.warning("%s: %s", sent.name or f"node {sent.node}", reason, extra=extra)
+        if self.delivery and sent.name:
+            self.delivery.forget(sent.name, sent.node)
         if sent.name and self.roster.clients[sent.name].node == sent.node:
             self.mark_unknown(self.roster.clients[sent.name])
         self.timers.failed(sent.node, time.monotonic())

@@ -19,6 +19,7 @@ class RemoteClient:
     resend_at: when its request counts as lost and is sent again.
     request: the request that it has not answered yet. kind, request_id: of that request.
     requested_at: when that request was handed over. tries: how often it has been sent.
+    receiving: the bytes of the model that it has been sent, and all; None if it is sent none.
     """
 
     name: str
@@ -33,12 +34,16 @@ class RemoteClient:
     request_id: str = ""
     requested_at: float = 0.0
     tries: int = 0
+    receiving: tuple[int, int] | None = None
 
     def activity(self, now: float) -> SiloActivity:
         """The silo's activity, as far as the server can tell, and for how long it has lasted."""
         if self.node is None:
             if self.seen_at is None:
                 return SiloActivity(self.name, SiloState.NEVER_SEEN)
+            if self.receiving is not None:
+                silent, (done, total) = now - self.seen_at, self.receiving
+                return SiloActivity(self.name, SiloState.RECEIVING, silent, done=done, total=total)
             return SiloActivity(self.name, SiloState.GONE, now - self.seen_at)
         if self.request is None:
             return SiloActivity(self.name, SiloState.IDLE)

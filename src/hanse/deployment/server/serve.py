@@ -21,6 +21,7 @@ from hanse.deployment.flower.processes import refuse_busy
 from hanse.deployment.flower.superlink import FlowerLink, Tls
 from hanse.deployment.server.agreement_relay import AgreementRelay
 from hanse.deployment.server.job_text import job_text
+from hanse.deployment.server.model_delivery import ModelDelivery, files_of
 from hanse.deployment.server.preconditions import (
     refuse_open,
     refuse_unfit,
@@ -86,6 +87,8 @@ def serve(
     if kit is not None:
         refuse_unknown(kit, names)
     refuse_busy(address.host, address.port)  # before the model is loaded
+    if experiment.deployment.deliver_model:
+        files_of(experiment)  # refuses a model that cannot be sent
     folder = Path(experiment.output_dir or RUNS / experiment.name).expanduser()
     if execute.finished(folder):
         log.info("%s is finished; choose another output_dir for a new run", folder)
@@ -122,7 +125,9 @@ def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watc
             _adapter_sizes(simulation),
             layouts,
         )
-        silos = RemoteClients(engine, names, envelopes, quorum, deployment.deadline)
+        sends = deployment.deliver_model
+        delivery = ModelDelivery(files_of(experiment), journal.ledger) if sends else None
+        silos = RemoteClients(engine, names, envelopes, quorum, deployment.deadline, delivery)
         journal.ledger.run_id = envelopes.envelope.run
         watch.silos = silos
         relayed = kit is not None and not simulation.method.aggregator.agrees

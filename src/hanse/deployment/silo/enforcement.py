@@ -14,6 +14,7 @@ from hanse.deployment.silo.activity import Activity, prune
 from hanse.deployment.silo.job import Job, JobRefusedError, RowCounts
 from hanse.deployment.silo.policy import Policy
 from hanse.deployment.silo.refusals import (
+    delivery_refusals,
     model_refusals,
     named_model_refusals,
     refusal,
@@ -90,6 +91,13 @@ class PolicyEnforcer:
         model_hash: of the model on this machine; None if it is not here.
         """
         self._refuse_for(model_refusals(self.policy, job.experiment, model_hash))
+
+    def check_delivery(self, model_hash: str, here: bool) -> None:
+        """Raise JobRefusedError unless the policy allows the base model that a server sends.
+
+        model_hash: of that model. here: whether it is on this machine, and need not be sent.
+        """
+        self._refuse_for(delivery_refusals(self.policy, model_hash, here))
 
     def check_named_models(self, job: Job, hashes: Mapping[str, str | None]) -> None:
         """The same for the models beside the base model, by name."""

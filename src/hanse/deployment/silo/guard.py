@@ -3,18 +3,23 @@
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from hanse.deployment.silo.agreement import AgreementMember
+from hanse.deployment.silo.delivered_models import FOLDER as MODELS
+from hanse.deployment.silo.delivered_models import DeliveredModels
 from hanse.deployment.silo.enforcement import PolicyEnforcer
 from hanse.deployment.silo.file_limits import admit_files
 from hanse.deployment.silo.job import SHOWN, Job, JobRefusedError, RowCounts, received
+from hanse.deployment.silo.model_download import LacksModel, ModelDownload
 from hanse.deployment.silo.refusals import code_refusals
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
 from hanse.experiment.part_kinds import spec_name
-from hanse.experiment.schema import build_aggregator, build_algorithm
+from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm
 from hanse.federation.messages import AGREED, PREPARE, Reply, Request
 from hanse.learners.models.model_hash import hash_of
 from hanse.security.kits import SiloKit
@@ -30,7 +35,7 @@ class Guard:
     """Guards one silo in one run; the worker has already checked that messages are the server's.
 
     kit: the keys of the other silos, for the agreement; None for a server on this machine.
-    enforcer: applies the silo's policy.
+    models: the base models that servers have sent. enforcer: applies the silo's policy.
     job_digest: of a checked job: the run, the experiment's text, this silo's base model, and what
         else the server says to all silos. Models beside it are left out, since a silo may bring
         others.
@@ -39,6 +44,7 @@ class Guard:
     silo: SiloSettings
     kit: SiloKit | None
     run: str
+    models: DeliveredModels = field(init=False)
     enforcer: PolicyEnforcer = field(init=False)
     job_digest: str = field(init=False, default="")
     _job: Job | None = field(init=False, default=None)
@@ -46,6 +52,7 @@ class Guard:
 
     def __post_init__(self) -> None:
         silo = self.silo
+        self.models = DeliveredModels(silo.state / MODELS)
         self.enforcer = PolicyEnforcer(silo.name, silo.policy, self.run, silo.state)
 
     def check_job(
@@ -54,11 +61,13 @@ class Guard:
         """Read a job and check everything that can be checked before this silo's rows are read.
 
         message: the experiment's text, which is the server's first message.
-        model: the hash of the server's base model, if the silo must have the same one.
+        model: the hash of the server's base model, if the silo must have the same one, or be sent
+            it.
         code: the hashes of the server's parts from outside the package, by file and class.
         common: other texts that an honest server sends to all silos alike.
         Raises JobRefusedError, after logging it, for a job that the policy does not allow. The base
-        model is hashed only for a job whose settings are allowed.
+        model is hashed only for a job whose settings are allowed. Raises LacksModel for an allowed
+        job if the server must send its model first.
         """
         self.enforcer.count_job()
         try:
@@ -72,6 +81,23 @@ class Guard:
         self.enforcer.check_settings(job)
         self._check_identities(job)
         self._check_code(job, code if isinstance(code, dict) else {})
+        delivered = job.experiment.deployment.deliver_model
+        place = self._delivered(model) if delivered else None
+        if place is not None:
+            job = replace(job, experiment=_with_model(job.experiment, place))
+        digest = model if delivered else self._own_model_hash(job, model)
+        self._check_named_models(job)
+        self.enforcer.begin(text)
+        if delivered and place is None:
+            raise LacksModel(ModelDownload(self.models, model, self.enforcer))
+        self.job_digest = _digest(self.run, text, digest or "", *common)
+        return job
+
+    def _own_model_hash(self, job: Job, model: str) -> str | None:
+        """The hash of this silo's base model; raises JobRefusedError unless it is allowed.
+
+        model: the hash that it must have; empty if any will do.
+        """
         name = job.experiment.model.model_name_or_path
         digest = self._model_hash(name, "model")
         if model and digest and model != digest:
@@ -81,12 +107,37 @@ class Guard:
                 "them by `model` in its silo.yaml."
             )
         self.enforcer.check_model(job, digest)
+        return digest
+
+    def _delivered(self, model: str) -> Path | None:
+        """The place of the model of this hash here; None if the server must send it.
+
+        A silo's own copy is used before one that was sent. Raises JobRefusedError for a model that
+        the policy does not allow, or that may not be sent.
+        """
+        silo = self.silo
+        if not re.fullmatch("[0-9a-f]{64}", model):  # it becomes the name of a folder
+            raise self.enforcer.refused(
+                f"{silo.name} is to be sent a base model, and the server gives no hash of it."
+            )
+        own = self._model_hash(silo.model, "model") if silo.model else None
+        if silo.model and own == model:
+            self.enforcer.check_delivery(model, here=True)
+            log.info("%s has the server's base model already: nothing is sent", silo.name)
+            return Path(silo.model)
+        place = self.models.find(model)
+        self.enforcer.check_delivery(model, here=place is not None)
+        if place is not None:
+            log.info("%s was sent the server's base model before: it is used again", silo.name)
+        if silo.model:
+            log.warning("%s is not the server's base model, and is not used here", silo.model)
+        return place
+
+    def _check_named_models(self, job: Job) -> None:
+        """Raise JobRefusedError unless the policy allows the models beside the base model."""
         named = job.experiment.models.items()
         hashes = {n: self._model_hash(own.model_name_or_path, f"models.{n}") for n, own in named}
         self.enforcer.check_named_models(job, hashes)
-        self.enforcer.begin(text)
-        self.job_digest = _digest(self.run, text, digest or "", *common)
-        return job
 
     def accept(self, job: Job, rows: RowCounts) -> None:
         """Take a checked job with these numbers of rows; from now on its requests are answered.
@@ -194,6 +245,12 @@ class Guard:
                 f"but {reason}; let its owner set policy.agreement to auto or never."
             )
         log.warning("silos do not agree on their requests in this run: %s", reason)
+
+
+def _with_model(experiment: Experiment, place: Path) -> Experiment:
+    """The experiment with the base model in this place."""
+    model = replace(experiment.model, model_name_or_path=str(place))
+    return experiment.model_copy(update={"model": model})
 
 
 def _digest(*texts: str) -> str:

@@ -95,6 +95,10 @@ class Policy(SettingsModel):
     max_runs_per_day: most runs that begin in 24 hours, whatever their names.
     max_file_gb: most gigabytes of the files that a run's algorithm sends, such as a model in place
         of the whole one; 0: none are taken. As much is kept of other runs.
+    delivered_models: whether a server may send this silo the base model (deployment.deliver_model)
+        if it is not on this machine. `models` holds for it, too. Who chooses the weights can make
+        a model whose updates tell more about rows than others do.
+    max_model_gb: most gigabytes of such a model. As much is kept of other models that were sent.
     collect: whether a server may keep each update of this silo in its run folder
         (compression.collect). One that does not say so could still; sums of updates prevent it.
     min_cohort: fewest silos of a round, this one included.
@@ -130,6 +134,8 @@ class Policy(SettingsModel):
     max_requests_per_day: PositiveInt = 5_000
     max_runs_per_day: PositiveInt = 20
     max_file_gb: NonNegativeFloat = 1.0
+    delivered_models: Literal["refuse", "allow"] = "refuse"
+    max_model_gb: PositiveFloat = 4.0
     collect: bool = False
     min_cohort: PositiveInt = 2
     agreement: Literal["auto", "require", "always", "never"] = "auto"

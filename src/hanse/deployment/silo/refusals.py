@@ -67,6 +67,20 @@ def named_model_refusals(
         yield from _hash_refusals(policy, f"models.{name}, {path!r:.80},", model_hash)
 
 
+def delivery_refusals(policy: Policy, model_hash: str, here: bool) -> Iterator[str]:
+    """The reasons of a policy against the base model that a server sends.
+
+    model_hash: of that model. here: whether it is on this machine, and need not be sent.
+    """
+    yield from _hash_refusals(policy, "the server's base model", model_hash)
+    if policy.delivered_models == "refuse" and not here:
+        yield (
+            f"the server's base model, of the hash {model_hash}, is not on its machine, and by "
+            "policy.delivered_models it is sent none; name a copy by model in silo.yaml, or set "
+            "policy.delivered_models to allow"
+        )
+
+
 def _hash_refusals(policy: Policy, model: str, model_hash: str | None) -> Iterator[str]:
     if model_hash is None:
         yield f"{model} is not on its machine"

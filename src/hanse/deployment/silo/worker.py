@@ -17,22 +17,18 @@ from typing import Any
 import hanse
 from hanse.deployment.envelopes import HELLO, BadEnvelopeError, Envelope, SiloReply
 from hanse.deployment.silo import precision
-from hanse.deployment.silo.enforcement import WITHHELD, note, rounded
-from hanse.deployment.silo.file_limits import GB
+from hanse.deployment.silo.endpoint import load_endpoint
+from hanse.deployment.silo.enforcement import WITHHELD, note
 from hanse.deployment.silo.guard import Guard
-from hanse.deployment.silo.job import JobRefusedError, RowCounts
+from hanse.deployment.silo.job import JobRefusedError
+from hanse.deployment.silo.model_download import LacksModel, ModelDownload, brings_model
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
-from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.assembly.resources import Resources
-from hanse.experiment.schema import Experiment
 from hanse.federation.client import ClientEndpoint, respond
 from hanse.federation.client_memory import LostMemory
-from hanse.federation.delivery.file_store import FileStore
-from hanse.federation.delivery.files import FOLDER
 from hanse.federation.kept_update import KeptUpdate
 from hanse.federation.messages import PREPARE, Reply, Request
-from hanse.federation.releases import ReleaseLog
 from hanse.observability.memory import peak_memory
 from hanse.observability.metrics_endpoint import Figure
 from hanse.observability.requests import (
@@ -121,6 +117,8 @@ class SiloWorker:
     refused: int = 0
     loaded: int = 0
     _active: ActiveRun | None = None
+    _lacking: Envelope | None = None  # of the job whose base model is being downloaded
+    _download: ModelDownload | None = None
     _run: str = ""
 
     def __post_init__(self) -> None:
@@ -154,10 +152,17 @@ class SiloWorker:
 
     def _take_part(self, envelope: Envelope, signed_run: str) -> SiloReply:
         """Do what an envelope asks for, or refuse it."""
+        of_model = bool(envelope.request) and brings_model(envelope.request)
         try:
+            if of_model and self._download and self._lacking == replace(envelope, request=b""):
+                return self._of_model(self._download.reply(envelope.request))
             active = self._activate(envelope)
-            body = active.reply(envelope.request) if envelope.request else b""
+            self._download = None
+            body = active.reply(envelope.request) if envelope.request and not of_model else b""
             self.requests["round" if body else "profile"] += 1
+        except LacksModel as lack:
+            self._lacking, self._download = replace(envelope, request=b""), lack.download
+            return self._of_model(lack.download.lacking())
         except JobRefusedError as error:  # the guard has recorded it
             return self._refusal(error, recorded=True)
         except UserError as error:
@@ -166,6 +171,11 @@ class SiloWorker:
             log.exception("an envelope could not be answered")
             return SiloReply(self.silo.name, self.session, error=WITHHELD)
         return SiloReply(self.silo.name, self.session, active.endpoint.profile, body=body)
+
+    def _of_model(self, body: bytes) -> SiloReply:
+        """The reply while this silo lacks the base model: it has no profile yet."""
+        self.requests["model"] += 1
+        return SiloReply(self.silo.name, self.session, body=body)
 
     def _request_id(self, envelope: Envelope) -> str:
         """The name of the request in an envelope; empty if there is none that can be read."""
@@ -214,7 +224,7 @@ class SiloWorker:
         job = guard.check_job(
             envelope.settings.encode(), envelope.model, _parsed(envelope.code), common
         )
-        endpoint, rows = _endpoint(self.silo, job.experiment, envelope, self.resources)
+        endpoint, rows = load_endpoint(self.silo, job.experiment, envelope, self.resources)
         guard.accept(job, rows)
         folder = self.silo.state / "runs" / envelope.run
         precision.note(folder, job.experiment, self.resources)
@@ -248,46 +258,6 @@ class SiloWorker:
     @property
     def _round(self) -> int:
         return self._active.round if self._active else 0
-
-
-def _endpoint(
-    silo: SiloSettings, experiment: Experiment, envelope: Envelope, resources: Resources
-) -> tuple[ClientEndpoint, RowCounts]:
-    """The silo's endpoint in an envelope's run, and how many rows it has.
-
-    Raises BadEnvelopeError if its rows are not those that the server divides, or if its copy of the
-    public rows is another one.
-    """
-    memories = silo.state / "runs" / envelope.run
-    precision.follow(memories, experiment, envelope.precision, resources)
-    experiment = experiment.model_copy(update={"clients_per_pass": "off"})
-    division = resources.dataset(experiment)
-    if not experiment.brings_own_data and division.digest != envelope.rows:
-        raise BadEnvelopeError(
-            f"the rows of {silo.name} are not those that the server divides among its silos; bring "
-            "the same file, or give each silo its own in the experiment's clients."
-        )
-    if experiment.data.public is not None and division.public.digest != envelope.public:
-        raise BadEnvelopeError(
-            f"the public rows of {silo.name} have the hash {division.public.digest}, and those of "
-            f"the server {envelope.public or '(none)'}; bring the same file, and name it by "
-            "data.public in its silo.yaml."
-        )
-    training_rows = replace(division, validation=[], test=[])
-    simulation = simulate(experiment, resources, training_rows, only=(silo.name,))
-    for remark in simulation.dataset.remarks:
-        log.warning("%s", remark)
-    endpoint = simulation.endpoint(memories, silo.name, silo.checkpoint_seconds)
-    splits = simulation.clients[silo.name].examples
-    counts = RowCounts(len(splits["train"]), len(splits["test"]))
-    step = silo.policy.count_rounding
-    examples = rounded(counts.train, step)
-    return replace(
-        endpoint,
-        profile=replace(endpoint.profile, examples=examples, rounding=step),
-        release_log=ReleaseLog(memories / silo.name, silo.state, envelope.run, private=True),
-        files=FileStore(silo.state / FOLDER, most=round(silo.policy.max_file_gb * GB)),
-    ), counts
 
 
 def _parsed(text: str) -> object:

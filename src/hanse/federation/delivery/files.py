@@ -1,4 +1,4 @@
-"""Files that every client is sent once, before it trains: an emulator, a codec's weights.
+"""Files that every client is sent once, before it trains: a model, a codec's weights.
 
 The server's halves of the parts write them before round 1, and the run's folder keeps them. A
 request of the kind `prepare` offers all of them, each with its hash and size, and may bring one
@@ -33,6 +33,7 @@ from hanse.tensors.serialization import MessageError, whole_number
 
 FOLDER = "files"  # in a run's folder, and in the folder of a machine's clients
 MANIFEST = "files.json"
+BEFORE_ROUNDS = 0  # the round of requests that bring a model, which a client needs to join
 # Bytes of a file in one request. Flower takes three to four seconds for a message of any size, and
 # each side holds a message in memory up to four times: encoded, decoded, and in its envelope.
 CHUNK = 16 * 2**20
@@ -70,6 +71,21 @@ class RunFiles:
     """The files of one run, sorted by name."""
 
     files: tuple[PreparedFile, ...] = ()
+
+    @staticmethod
+    def on_disk(paths: Mapping[str, Path]) -> "RunFiles":
+        """Files that lie on this disk already, by name, such as those of a model."""
+        return RunFiles(
+            tuple(
+                PreparedFile(name, content_hash(path), path.stat().st_size, path)
+                for name, path in sorted(paths.items())
+            )
+        )
+
+    @property
+    def size(self) -> int:
+        """The bytes of all files."""
+        return sum(file.size for file in self.files)
 
     @property
     def hashes(self) -> dict[str, str]:

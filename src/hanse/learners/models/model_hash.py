@@ -31,10 +31,15 @@ def model_hash(folder: Path) -> str:
     """
     vet(folder)
     digest = hashlib.sha256()
-    for file in sorted({file for pattern in LOADED for file in folder.glob(pattern)}):
+    for file in loaded_files(folder):
         content = _settings(file) if file.name.endswith("config.json") else content_hash(file)
         digest.update(f"{file.relative_to(folder)} {content}\n".encode())
     return digest.hexdigest()
+
+
+def loaded_files(folder: Path) -> list[Path]:
+    """The files of a model folder that its hash covers, sorted."""
+    return sorted({file for pattern in LOADED for file in folder.glob(pattern)})
 
 
 def _settings(file: Path) -> str:

@@ -21,6 +21,7 @@ from hanse.journal.privacy_record import PrivacyRecord
 from hanse.journal.records import DivisionRecord
 from hanse.journal.run_folder import Journal
 from hanse.journal.tracking import refuse_missing
+from hanse.learners.models.sendable_files import sendable_files
 from hanse.observability.memory import available_memory, peak_memory
 from hanse.planning.preview import data_formats, row_lengths
 from hanse.planning.preview.client_kinds import ClientKind, client_kinds
@@ -50,6 +51,7 @@ class Preview:
     models: dict[NamedModelFigures, list[str]]  # those beside the trained one, with their users
     traffic: Phases  # bytes of a round, by kind of request and client
     once: int  # bytes more down to a client before its first round: constants and files
+    delivered: int | None  # bytes of the model, which silos that lack it are sent; None: not sent
     clients: int
     clients_a_round: int
     terms: tuple[str, ...]  # the aggregator's, as phrases
@@ -106,6 +108,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
         models=named_models(simulation),
         traffic=traffic,
         once=once,
+        delivered=_delivered(settings),
         clients=len(probes),
         clients_a_round=len(sampled),
         terms=run.method.describe(len(sampled)),
@@ -115,6 +118,14 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
         memory=peak_memory(),
         available=available,
     )
+
+
+def _delivered(settings: Experiment) -> int | None:
+    """The bytes of the model's files, if a server sends them; raises UserError if it could not."""
+    if not settings.deployment.deliver_model:
+        return None
+    files = sendable_files(settings.model.model_name_or_path)
+    return sum(file.stat().st_size for file in files.values())
 
 
 def _sampled(

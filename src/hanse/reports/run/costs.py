@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from hanse.journal.ledger import PARTS
 from hanse.journal.round_costs import simulated_seconds, training_seconds
 from hanse.observability.paired_timing import Comparison
 from hanse.reports import formatting
@@ -76,6 +77,16 @@ def over_links(run: RunData, totals: Costs) -> str:
     if resent := sum(journey.resent_down + journey.resent_up for journey in journeys):
         text += f" {formatting.bytes_(resent)} were lost on the way and sent again."
     return text
+
+
+def sent_once(run: RunData) -> str:
+    """A sentence on the files and the model that clients were sent once; empty without any."""
+    sent = [record for record in run.ledger if record.kind in PARTS and record.down]
+    if not sent:
+        return ""
+    size, clients = formatting.bytes_(sum(record.down for record in sent)), {r.client for r in sent}
+    who = f"{len(clients):,} client{'s' * (len(clients) > 1)}"
+    return f"Once: {size} of files that {who} needed to train, in the bytes of their rounds, too."
 
 
 def spent(totals: Costs) -> str:

@@ -13,7 +13,7 @@ from hanse.reports.plotting import Plot
 from hanse.reports.privacy import assumptions, privacy
 from hanse.reports.run.confusion import confusion
 from hanse.reports.run.cost_plots import time, traffic
-from hanse.reports.run.costs import computed, costs, over_links, precision, spent
+from hanse.reports.run.costs import computed, costs, over_links, precision, sent_once, spent
 from hanse.reports.run.headline import headline
 from hanse.reports.run.partition_plot import partition
 from hanse.reports.run.quality_plots import loss, metric, own, quality
@@ -71,6 +71,7 @@ def write_report(folder: Path) -> Path:
         pictures=pictures,
         costs=totals,
         spent=spent(totals),
+        sent_once=sent_once(run),
         over_links=over_links(run, totals),
         computed=computed(run, totals),
         privacy=privacy(run.privacy),

@@ -1,0 +1,88 @@
+"""The models that servers have sent to a silo, each in a folder named by its hash."""
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hanse import atomic_files
+from hanse.errors import UserError, explained
+from hanse.learners.models.model_hash import model_hash
+
+log = logging.getLogger(__name__)
+
+FOLDER = "models"  # in a silo's state
+PARTS = ".parts"  # after the hash of a model that is not whole yet
+
+
+@dataclass(frozen=True)
+class DeliveredModels:
+    """Whole models, and the files of models that are not whole yet. Only their owner reads them."""
+
+    folder: Path
+
+    def find(self, digest: str) -> Path | None:
+        """The folder of the model of this hash; None if it is not here. A damaged one is removed.
+
+        It becomes the model that was used last, which `prune` keeps longest.
+        """
+        place = self.folder / digest
+        if not place.is_dir():
+            return None
+        if reason := _damage(place, digest):
+            log.warning("%s is damaged and was removed: %s", place, reason)
+            shutil.rmtree(place)
+            return None
+        os.utime(place)
+        return place
+
+    def parts(self, digest: str) -> Path:
+        """The folder of the files that have come of a model which is not whole yet."""
+        return self.folder / f"{digest}{PARTS}"
+
+    def settle(self, digest: str, files: Mapping[str, Path]) -> Path:
+        """Make a model of its files, by name; all of it appears at once, after it was verified.
+
+        Raises UserError if hanse would not load the model, or if it has another hash.
+        """
+        target = self.folder / digest
+        with atomic_files.folder(target) as aside:
+            aside.chmod(0o700)
+            for name, file in files.items():
+                _linked(file, aside / name)
+            if reason := _damage(aside, digest):
+                raise UserError(f"the model that the server has sent is not used: {reason}")
+        shutil.rmtree(self.parts(digest))
+        log.info("the model %s is whole, in %s", digest[:16], target)
+        return target
+
+    def prune(self, used: str, most: int) -> None:
+        """Remove what has come of other models beyond `most` bytes, that used last kept first."""
+        total = 0
+        with explained(self.folder):
+            others = [place for place in atomic_files.listed(self.folder) if place.stem != used]
+            for place in sorted(others, key=lambda place: -place.stat().st_mtime_ns):
+                total += sum(file.stat().st_size for file in place.rglob("*"))
+                if total > most:
+                    log.info("%s is removed: policy.max_model_gb", place)
+                    shutil.rmtree(place)
+
+
+def _linked(file: Path, name: Path) -> None:
+    """Give a file another name, or make a copy where the disk has no links."""
+    try:
+        os.link(file, name)
+    except OSError:
+        shutil.copyfile(file, name)
+        name.chmod(atomic_files.PRIVATE)
+
+
+def _damage(folder: Path, digest: str) -> str:
+    """A sentence on why a folder is not the model of this hash; empty if it is."""
+    try:
+        actual = model_hash(folder)
+    except UserError as error:
+        return str(error)
+    return "" if actual == digest else f"its hash is {actual}, and not {digest}."

@@ -1,0 +1,174 @@
+"""Models that were sent are whole or absent, verified, and removed when they take too much."""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from hanse.deployment.silo.delivered_models import DeliveredModels
+from hanse.deployment.silo.enforcement import PolicyEnforcer
+from hanse.deployment.silo.job import JobRefusedError
+from hanse.deployment.silo.model_download import ModelDownload, brings_model
+from hanse.deployment.silo.policy import Policy
+from hanse.errors import UserError
+from hanse.federation.delivery import files
+from hanse.federation.delivery.files import BEFORE_ROUNDS, PreparedFile, RunFiles
+from hanse.federation.messages import Reply, Request
+from hanse.learners.models.model_hash import model_hash
+from hanse.learners.models.sendable_files import sendable_files
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda handle: None)
+    monkeypatch.setattr(files, "CHUNK", 50_000)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> DeliveredModels:
+    return DeliveredModels(tmp_path / "state" / "models")
+
+
+def download(models: DeliveredModels, digest: str, **policy: float) -> ModelDownload:
+    state = models.folder.parent
+    return ModelDownload(models, digest, PolicyEnforcer("north", Policy(**policy), "run", state))  # type: ignore[arg-type]
+
+
+def ask(download: ModelDownload, request: Request) -> list[int]:
+    """The bytes of each file that a silo says it has."""
+    reply = Reply.parse(download.reply(request.pack()))
+    assert (reply.kind, reply.round, reply.client) == ("prepare", BEFORE_ROUNDS, "north")
+    held: list[int] = reply.update.tensors["held"].tolist()
+    return held
+
+
+def complete(download: ModelDownload, offer: RunFiles, most: int = 1000) -> int:
+    """Send at most so many chunks of what is missing; returns how many were."""
+    held = ask(download, offer.offer(BEFORE_ROUNDS))
+    for count in range(most):
+        file = offer.missing(held)
+        if file is None:
+            return count
+        place = held[offer.files.index(file)]
+        held = ask(download, offer.part(BEFORE_ROUNDS, file, place))
+    return most
+
+
+@pytest.fixture
+def offer(tiny_llama: Path) -> RunFiles:
+    return RunFiles.on_disk(sendable_files(str(tiny_llama)))
+
+
+def test_a_model_appears_at_once_when_its_last_chunk_has_come(
+    models: DeliveredModels, offer: RunFiles, tiny_llama: Path
+) -> None:
+    digest = model_hash(tiny_llama)
+    assert models.find(digest) is None
+    first = download(models, digest)
+    assert Reply.parse(first.lacking()).lacks == digest
+    complete(first, offer, most=offer.chunks - 1)
+    assert not first.whole and models.find(digest) is None
+    second = download(models, digest)  # after a restart
+    assert complete(second, offer) == 1
+    assert second.whole
+    place = models.find(digest)
+    assert place is not None and model_hash(place) == digest
+    assert [path.name for path in models.folder.iterdir()] == [digest], "no part is left"
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in [place, *place.iterdir()]}
+    assert modes == {0o700, 0o600}
+    assert complete(second, offer) == 0, "a repeated offer brings nothing"
+
+
+def test_a_damaged_model_is_removed(
+    models: DeliveredModels, offer: RunFiles, tiny_llama: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    digest = model_hash(tiny_llama)
+    for damage in (
+        lambda place: (place / "config.json").unlink(),
+        lambda place: (place / "tokenizer.json").write_bytes(b"{}"),
+        lambda place: (place / "modeling.json").write_bytes(b"{}"),
+    ):
+        complete(download(models, digest), offer)
+        place = models.find(digest)
+        assert place is not None
+        damage(place)
+        assert models.find(digest) is None
+        assert not place.exists() and f"{place} is damaged and was removed" in caplog.text
+        caplog.clear()
+
+
+def test_another_model_than_the_announced_one_is_not_used(
+    models: DeliveredModels, offer: RunFiles
+) -> None:
+    for _ in range(2):  # and its chunks are not asked for again
+        sent = download(models, "5e" * 32)
+        with pytest.raises(JobRefusedError, match="what came is not a model of the hash") as error:
+            complete(sent, offer)
+        assert str(models.folder) not in str(error.value)
+        assert models.find("5e" * 32) is None and not sent.whole
+    assert sum(file.size for file in offer.files) == sum(
+        file.stat().st_size for file in models.parts("5e" * 32).iterdir()
+    )
+
+
+def test_a_model_that_would_run_code_is_not_used(
+    models: DeliveredModels, tiny_llama: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_llama, tmp_path / "hostile")
+    paths = sendable_files(str(folder))
+    config = (folder / "config.json").read_text().replace("{", '{"auto_map": {"A": "b.py"},', 1)
+    (folder / "config.json").write_text(config)
+    with pytest.raises(JobRefusedError, match="or none that hanse loads"):
+        complete(download(models, "5e" * 32), RunFiles.on_disk(paths))
+    assert "asks to run code" in (models.folder.parent / "refusals.jsonl").read_text()
+
+
+def test_offers_that_are_no_model_or_too_large_are_refused_at_once(
+    models: DeliveredModels, offer: RunFiles
+) -> None:
+    code = PreparedFile("modeling.py", "a" * 64, 5, Path("modeling.py"))
+    small = {"max_model_gb": 1e-6}
+    config = next(file for file in offer.files if file.name == "config.json")
+    for files_, policy, reason in (
+        (RunFiles((*offer.files, code)), {}, r"it has a file 'modeling\.py', and only settings"),
+        (RunFiles((config,)), {}, r"it lacks config\.json or its weights"),
+        (offer, small, f"it has {offer.size:,} bytes, and its policy has max_model_gb 1e-06"),
+    ):
+        with pytest.raises(JobRefusedError, match=reason):
+            ask(download(models, "5e" * 32, **policy), files_.offer(BEFORE_ROUNDS))
+    assert not models.folder.exists()
+    begun = download(models, "5e" * 32)
+    ask(begun, offer.offer(BEFORE_ROUNDS))
+    with pytest.raises(JobRefusedError, match="other files were offered before"):
+        ask(begun, RunFiles(offer.files[1:]).offer(BEFORE_ROUNDS))
+
+
+def test_former_models_are_kept_up_to_the_bound_those_used_last_first(
+    models: DeliveredModels, offer: RunFiles, tiny_llama: Path
+) -> None:
+    digest = model_hash(tiny_llama)
+    names = ["1" * 64, "2" * 64, "3" * 64]
+    for number, name in enumerate(names):
+        (models.folder / name).mkdir(parents=True)
+        (models.folder / name / "model.safetensors").write_bytes(bytes(300_000))
+        os.utime(models.folder / name, (number, number))
+    bound = 600_000
+    assert offer.size < bound
+    complete(download(models, digest, max_model_gb=bound / 1e9), offer)
+    assert {path.name for path in models.folder.iterdir()} == {digest, *names[1:]}
+
+
+def test_only_requests_of_the_round_before_the_first_bring_a_model(offer: RunFiles) -> None:
+    assert brings_model(offer.offer(BEFORE_ROUNDS).pack())
+    assert not brings_model(offer.offer(1).pack())
+    assert not brings_model(Request("train", 0).pack())
+    assert not brings_model(b"no request")
+
+
+def test_chunks_out_of_order_are_refused(models: DeliveredModels, offer: RunFiles) -> None:
+    begun = download(models, "5e" * 32)
+    largest = max(offer.files, key=lambda file: file.size)
+    with pytest.raises(UserError, match="nothing of them was kept"):
+        ask(begun, offer.part(BEFORE_ROUNDS, largest, 50_000))
