@@ -39,3 +39,33 @@ def test_the_command_prints_them(experiment_file: Path, hanse: Callable[..., Out
     ]
     lines = [line.strip() for line in outcome.out.splitlines()]
     assert [line for line in lines if "silo-" in line and "train" in line] == wanted
+
+
+def test_mixed_clients_are_told_apart_in_full(
+    experiment_file: Path, tiny_gpt2: Path, hanse: Callable[..., Outcome]
+) -> None:
+    """Two ranks, a quantized base, and teachers of which one silo has its own, in one run."""
+    rank = "adapter: {lora: {r: 16, lora_alpha: 32}}"
+    own = f"clients={{silo-1: {{{rank}, models: {{teacher: {{bf16: true}}}}}}, "
+    outcome = hanse(
+        *("check", experiment_file, "algorithm=hetlora", "data.partition=iid"),
+        *("adapter.lora.r=16", "adapter.lora.lora_alpha=32"),
+        "objective={distill: {of: classify, weight: 0.3}}",
+        f"models.teacher={{model_name_or_path: {tiny_gpt2}, bf16: false}}",
+        f"{own} silo-2: {{{rank.replace('16', '4').replace('32', '8')}}}, "
+        "silo-3: {model: {quantization: nf4}}}",
+    )
+    assert outcome.code == 0, outcome.err
+    lines = [line.strip() for line in outcome.out.splitlines()]
+    start = next(n for n, line in enumerate(lines) if line.startswith("silo-1 trains"))
+    total = "45,216 parameters, frozen, in"
+    assert lines[start : start + 6] == [
+        "silo-1 trains lora of rank 16, 8 tensors with 3,584 parameters, in tiny-llama",
+        "silo-2 trains lora of rank 4, 8 tensors with 896 parameters, in tiny-llama",
+        "silo-3 trains lora of rank 16, 8 tensors with 3,584 parameters, in tiny-llama in nf4",
+        f"teacher    {tiny_gpt2} at silo-1: {total} bfloat16",
+        f"teacher    {tiny_gpt2} at silo-2 and 1 more: {total} float32",
+        "objective  distill (of: classify, weight: 0.3)",
+    ]
+    lengths = [line for line in lines if "tokens on average" in line]
+    assert len(lengths) == 1 and not lengths[0].startswith("silo")

@@ -31,7 +31,7 @@ from hanse.tensors.named import (
     layout,
     to_bytes,
 )
-from samples import Outcome
+from samples import Outcome, reviews, write_lines
 
 ZIP = f"{__file__}:Zip"
 SECURE_SUM = Path(__file__).parents[2] / "parts" / "secure_sum.py"
@@ -155,6 +155,23 @@ def test_codecs_of_fixed_length_are_predicted_to_the_byte(
     assert run_rows(traffic, simulation.run(experiment)) == predicted(traffic, rounds=2)
     for size in traffic["train"].values():
         assert (size.down, size.up) == (size.most_down, size.most_up)
+
+
+@pytest.mark.parametrize("name", ["feddistill", "fedmkt"])
+def test_a_round_in_which_predictions_travel_down_is_predicted_to_the_byte(
+    experiment_file: Path, tmp_path: Path, tiny_gpt2: Path, name: str
+) -> None:
+    """In the first round the server has none yet."""
+    public = f"data.public={write_lines(tmp_path / 'public.jsonl', reviews(8, seed=5))}"
+    own = f"clients={{silo-2: {{model: {{model_name_or_path: {tiny_gpt2}}}}}}}"
+    words = [public, own, f"algorithm={{{name}: {{k: 8, dtype: float16}}}}", "rounds=3"]
+    experiment = load(experiment_file, [*words, "objective=sft", "evaluation.tasks=[perplexity]"])
+    traffic = estimate.preview(experiment).traffic
+    rows = run_rows(traffic, simulation.run(experiment))
+    assert rows[3:] == predicted(traffic, rounds=2)
+    assert all(
+        row[2] < later[2] - 8 * 8 * 6 for row, later in zip(rows[:3], rows[3:6], strict=True)
+    )
 
 
 def test_layouts_that_the_algorithm_chooses_are_told_apart(experiment_file: Path) -> None:

@@ -11,7 +11,9 @@ from hanse.cli.options import File, Overrides, Trust, console
 from hanse.data.formats.row import Reading
 from hanse.errors import cleaned
 from hanse.experiment import loading
+from hanse.experiment.part_kinds import spec_name
 from hanse.experiment.schema import Experiment
+from hanse.experiment.sections import Spec
 from hanse.journal.run_settings import RunSettings
 from hanse.lazy_imports import lazy_imports
 
@@ -62,13 +64,16 @@ def _show_preview(experiment: Experiment) -> None:
         console.tell(f"{label or '':10} {line}", indent=11)
     _show_kinds(preview)
     _show_models(preview)
+    if preview.kinds or preview.models:
+        console.tell(f"objective  {_part(experiment.objective)}", indent=11)
     _show_transforms(experiment, preview)
     for place, phrase in enumerate(preview.terms):
         console.tell(f"{'' if place else 'aggregator':10} {phrase}", indent=11)
     _show_traffic(preview)
     _show_links(preview)
     memory = f"{preview.memory / 1e9:.1f} GB of memory ({preview.available / 1e9:.1f} GB available)"
-    console.tell(f"the run    about {preview.seconds:,.0f} s, {memory}", indent=11)
+    public = " without training on public rows" if experiment.data.public else ""
+    console.tell(f"the run    about {preview.seconds:,.0f} s{public}, {memory}", indent=11)
 
 
 def _show_kinds(preview: "estimate.Preview") -> None:
@@ -77,6 +82,14 @@ def _show_kinds(preview: "estimate.Preview") -> None:
         clients = f"{first} and {len(others)} more train" if others else f"{first} trains"
         what = f"{kind.adapter}, {kind.tensors:,} tensors with {kind.parameters:,} parameters"
         console.tell(f"           {clients} {what}, in {kind.model}", indent=11)
+
+
+def _part(spec: Spec) -> str:
+    """A part with its settings as they were written: distill (weight: 0.3)."""
+    name = spec_name(spec)
+    settings = spec.get(name) if isinstance(spec, dict) else None
+    words = ", ".join(f"{key}: {value}" for key, value in (settings or {}).items())
+    return f"{name} ({words})" if words else name
 
 
 def _show_models(preview: "estimate.Preview") -> None:

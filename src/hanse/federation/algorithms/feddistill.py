@@ -57,9 +57,11 @@ class FedDistill(LogitExchange):
         numbers = {name: float(number) for name, number in state["rows"].items()}
         return Instruction(state.get("logits", {}), numbers)
 
+    def typical(self, state: State) -> State:
+        return {**state, "logits": self.any_logits(*self._sizes(state))}
+
     def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
-        rows, classes = (int(state["rows"][name]) for name in ("rows", "classes"))
-        return self.logits_layout(rows, classes)
+        return self.logits_layout(*self._sizes(state))
 
     def validate(self, update: Update, state: State, profile: ClientProfile) -> None:
         top_k.check(update.tensors, int(state["rows"]["classes"]))
@@ -90,6 +92,10 @@ class FedDistill(LogitExchange):
         learner.load(state["model"])
         self._digest(learner, public_rows(learner), combined.tensors)
         return {**state, "model": learner.tensors(), "logits": combined.tensors}
+
+    def _sizes(self, state: State) -> tuple[int, int]:
+        """The number of public rows, and that of their classes."""
+        return int(state["rows"]["rows"]), int(state["rows"]["classes"])
 
     def _digest(self, learner: Learner, rows: PublicRows, mean: Tensors) -> None:
         """Train the learner to predict the mean."""

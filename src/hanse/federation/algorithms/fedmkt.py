@@ -74,10 +74,13 @@ class FedMKT(LogitExchange):
     ) -> Instruction:
         return Instruction(state.get("knowledge", {}))
 
+    def typical(self, state: State) -> State:
+        rows, examples, classes = self._sizes(state)
+        losses = torch.zeros(examples)
+        return {**state, "knowledge": {**self.any_logits(rows, classes), LOSSES: losses}}
+
     def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
-        rows, examples, classes = (
-            int(state["sizes"][name]) for name in ("rows", "examples", "classes")
-        )
+        rows, examples, classes = self._sizes(state)
         losses = torch.empty(examples, device="meta")
         return {**self.logits_layout(rows, classes), LOSSES: losses}
 
@@ -127,6 +130,13 @@ class FedMKT(LogitExchange):
         parts, losses = predictions(learner, rows, self.form(self.kept(rows.classes)))
         knowledge = {**parts, LOSSES: losses.float()}
         return {**state, "model": learner.tensors(), "knowledge": knowledge}
+
+    def _sizes(self, state: State) -> tuple[int, int, int]:
+        """The numbers of public labels, of public rows, and of the server's tokens."""
+        rows, examples, classes = (
+            int(state["sizes"][name]) for name in ("rows", "examples", "classes")
+        )
+        return rows, examples, classes
 
     def _learn(
         self, learner: Learner, rows: PublicRows, teachers: Sequence[Tensors], name: str

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
@@ -64,6 +65,16 @@ class LogitExchange(Algorithm):
         """The layout of all rows' predictions, which are as many as the server's."""
         parts = top_k.layout(rows, self.kept(classes), classes, DTYPES[self.dtype])
         return {name: largest(part) for name, part in parts.items()}
+
+    def any_logits(self, rows: int, classes: int) -> dict[str, Tensor]:
+        """Predictions that nobody has made, in the form in which those of so many rows are sent."""
+        draw = torch.Generator().manual_seed(0)
+        return {
+            name: torch.rand(form.shape, generator=draw).to(form.dtype)
+            if form.is_floating_point()
+            else torch.randint(classes, form.shape, generator=draw, dtype=form.dtype)
+            for name, form in self.logits_layout(rows, classes).items()
+        }
 
     def refuse_more(self, k: int, classes: int, model: str) -> None:
         """Raise UserError for more classes of a row than a model has. model: as in a sentence."""

@@ -55,6 +55,10 @@ class Algorithm(ModelRequirements, ABC):
         """The instruction to one client in the round of `context`; None leaves the client out."""
         return Instruction(state["model"])
 
+    def typical(self, state: State) -> State:
+        """A state as in later rounds, by which `hanse check` counts bytes: `state` before any."""
+        return state
+
     @property
     def unlike_instructions(self) -> str:
         """The settings by which clients of a round may get different instructions; or empty."""

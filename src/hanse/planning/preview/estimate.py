@@ -30,7 +30,13 @@ from hanse.planning.preview.named_models import NamedModelFigures, named_models
 from hanse.planning.preview.replay_time import replay_seconds
 from hanse.planning.preview.row_lengths import Lengths
 from hanse.planning.preview.scoring_time import scoring_seconds
-from hanse.planning.preview.traffic import Phases, constants_size, files_size, round_traffic
+from hanse.planning.preview.traffic import (
+    Phases,
+    constants_size,
+    files_size,
+    round_traffic,
+    typical,
+)
 from hanse.planning.preview.training_time import probe_clients, training_seconds
 from hanse.simulation.in_process import in_process
 
@@ -93,7 +99,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
     training += replay_seconds(simulation, exchange, len(sampled))
     updates = {name: probe.update for name, probe in probes.items()}
     begin = time.perf_counter()
-    traffic = round_traffic(simulation, exchange, updates, sampled, memories)
+    traffic = round_traffic(simulation, typical(exchange), updates, sampled, memories)
     phases = time.perf_counter() - begin if run.method.aggregator.has_phases else 0.0
     return Preview(
         readings=data_formats.readings(settings),

@@ -34,12 +34,13 @@ def measure(simulation: Simulation) -> dict[Lengths, list[str]]:
     labels, known = simulation.dataset.labels, dict[int, Rendering]()
     for name in simulation.experiment.client_names:
         client = simulation.clients.get(name, simulation)  # one that takes no part reads as all
-        settings, backbone = client.experiment, client.learner.backbone
+        settings = client.experiment
         if id(settings) not in known:
             kind = build_objective(settings).example_kind
-            known[id(settings)] = rendering(settings, labels, kind, backbone)
+            known[id(settings)] = rendering(settings, labels, kind, client.learner.backbone)
         alike = known[id(settings)]
-        key = id(backbone), alike.template, alike.max_length, alike.windowed
+        model = settings.model.model_name_or_path
+        key = model, alike.template, alike.max_length, alike.windowed
         groups.setdefault(key, (alike, []))[1].append(name)
     lengths: dict[Lengths, list[str]] = {}
     for alike, names in groups.values():

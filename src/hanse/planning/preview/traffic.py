@@ -62,6 +62,26 @@ def round_traffic(
     }
 
 
+def typical(exchange: RoundExchange) -> RoundExchange:
+    """The exchange of a round whose instructions are those of later rounds.
+
+    In the first round of some algorithms there is nothing to send yet.
+    """
+    algorithm, state = exchange.algorithm, exchange.server_state
+    later = algorithm.typical(state.algorithm_state)
+    if later is state.algorithm_state:
+        return exchange
+    instructions = {
+        name: algorithm.instruction(later, exchange.profiles[name], exchange.context)
+        for name in exchange.instructions
+    }
+    return replace(
+        exchange,
+        server_state=replace(state, algorithm_state=later),
+        instructions={name: own for name, own in instructions.items() if own is not None},
+    )
+
+
 def constants_size(exchange: RoundExchange) -> int:
     """The bytes that the adapter's constants add to a request."""
     if not exchange.constants.digest:
