@@ -22,7 +22,8 @@ from hanse.registry import suggestion
 if TYPE_CHECKING:  # importing it imports torch
     from hanse.federation.interfaces.aggregator import Aggregator
 
-OVERRIDABLE = ("model", "adapter", "models", "data", "train", "compression", "links")
+OVERRIDABLE = ("model", "adapter", "models", "data", "train", "compression", "links", "ownership")
+OF_THE_CLIENT_ALONE = ("links", "ownership")  # they change no part of a sum that others see
 # The settings of `data` that are the same for all: how rows are held out and divided.
 SHARED_DATA = ("test", "validation", "split_seed", "mask_history", "partition", "labels", "public")
 # A client's own settings of `data` that say where its rows lie, not which of them it trains on.
@@ -89,7 +90,7 @@ def _of_the_summand(over: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for key, value in over.items():
         if key == "data" and isinstance(value, dict):
             yield from (("data", str(own)) for own in value if own not in PLACE_OF_ROWS)
-        elif key != "links":  # which say how long messages take in a simulation
+        elif key not in OF_THE_CLIENT_ALONE:
             yield (key,)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from hanse.audit.ownership.settings import OwnershipSettings
 from hanse.errors import UserError
 from hanse.experiment import overrides
 from hanse.experiment.adapter_choice import AnyAdapter, resolved_adapter
@@ -71,7 +72,8 @@ class Experiment(SettingsModel):
         partitioners key and natural_id, in the order of the column's values. none: silo-1, …
     attack: what hostile clients of a simulation send; none: all clients are honest.
     links: simulated links between the clients and the server; none: messages take no time.
-    clients: by a client's name, its own model, adapter, models, data, train, compression or links.
+    ownership: the mark that the server lays where it trains; none: no mark.
+    clients: by a client's name, its own settings of those that `OVERRIDABLE` lists.
     participants: only these clients take part; absent clients still get their share of the rows.
     clients_per_pass: the number of simulated clients that train in one forward pass; auto: the
         fastest here, which the run folder records; off: one at a time, through PEFT's own layers.
@@ -100,6 +102,7 @@ class Experiment(SettingsModel):
     deployment: Deployment = Deployment()
     links: Links | None = None
     attack: Spec | None = None
+    ownership: OwnershipSettings | None = None
     clients: dict[ClientName, dict[str, Any]] = Field(default={})
     participants: Annotated[list[ClientName], Field(min_length=1)] | None = None
     report_to: list[Spec] = Field(default=[])
@@ -114,7 +117,7 @@ class Experiment(SettingsModel):
     def _read_one_tracker_as_list(cls, value: Any) -> Any:
         return listed(value)
 
-    @field_validator("privacy", "links", "attack", mode="before")
+    @field_validator("privacy", "links", "attack", "ownership", mode="before")
     @classmethod
     def _read_the_word_none(cls, value: Any) -> Any:
         return None if value == "none" else value
@@ -180,9 +183,8 @@ class Experiment(SettingsModel):
     @property
     def brings_own_data(self) -> bool:
         """True if every client names its own file; no rows are divided then."""
-        sections = [settings.get("data") for settings in self.clients.values()]
-        paths = [isinstance(data, dict) and "path" in data for data in sections]
-        return bool(paths) and all(paths)
+        data = [settings.get("data") for settings in self.clients.values()]
+        return bool(data) and all(isinstance(own, dict) and "path" in own for own in data)
 
     @property
     def has_links(self) -> bool:
@@ -191,10 +193,9 @@ class Experiment(SettingsModel):
 
     def for_client(self, name: str) -> "Experiment":
         """The experiment with the settings of one client."""
-        settings = self.clients.get(name)
-        if not settings:
+        if not (settings := self.clients.get(name)):
             return self
-        common = self.model_copy(update={"clients": {}, "participants": None})
+        common = self.model_copy(update={"clients": {}, "participants": None, "ownership": None})
         return Experiment.model_validate(overrides.merge(common.resolved(), settings))
 
     def resolved(self) -> dict[str, Any]:

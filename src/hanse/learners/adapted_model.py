@@ -30,6 +30,7 @@ from hanse.learners.private_training import private_gradients
 from hanse.learners.training.batches import Batch, answer_scores, collate
 from hanse.learners.training.checkpoint import TrainingCheckpoint
 from hanse.learners.training.job import TrainingJob
+from hanse.learners.training.marks import TRIGGERS, Mark, MixedRows, with_mark
 from hanse.learners.training.packing import row_count
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
@@ -49,6 +50,7 @@ class AdaptedModel(Learner):
     models: those beside it, each with its own adapter or frozen, and its own optimizer state.
     max_length: the most tokens of a row.
     protection: hides the rows in the next training. sealed: only that training may read them.
+    mark: its owner's, which every training lays.
     """
 
     backbone: Backbone
@@ -68,6 +70,7 @@ class AdaptedModel(Learner):
     max_length: int = 0
     protection: RowProtection | None = None
     sealed: bool = False
+    mark: Mark | None = None
 
     def for_request(self, context: RoundContext, optimizer_state: Memory) -> "AdaptedModel":
         """A copy for one request; the models beside it are copied, too."""
@@ -209,16 +212,18 @@ class AdaptedModel(Learner):
         steps: int | None = None,
     ) -> TrainingJob:
         """The training that `fit` does."""
+        objective = objective or self.objective
         return TrainingJob(
             self,
             split,
             self.training if steps is None else replace(self.training, max_steps=steps),
-            objective or self.objective,
+            objective,
             self.context,
             self.rounds,
-            penalty,
+            with_mark(penalty, self.mark, self, self.frozen, self.context.clients),
             self.optimizer_state,
             {name: self.models[name].job() for name in beside},
+            MixedRows.of(self.mark, split, objective, self.splits.get(TRIGGERS, ())),
         )
 
     def member(self, job: TrainingJob | None = None) -> Member:

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
+from hanse.audit.ownership.settings import WITHHELD
 from hanse.errors import UserError
 from hanse.experiment.assembly.resources import adapter_settings
 from hanse.experiment.declared import client_models
@@ -16,7 +17,7 @@ def job_text(experiment: Experiment) -> str:
 
     Models that only the server uses are left out, and links, which only simulate. An adapter to
     continue from lies in a folder of the server, so its settings are sent instead. Of a base model
-    that is sent, silos learn the folder's name alone.
+    that is sent, silos learn the folder's name alone; of a mark of the server, that there is one.
     """
     values = experiment.resolved()
     del values["links"], values["attack"]  # the server refuses to begin with an attack
@@ -27,7 +28,9 @@ def job_text(experiment: Experiment) -> str:
     if experiment.deployment.deliver_model:
         name = Path(experiment.model.model_name_or_path).name
         values["model"] = {**values["model"], "model_name_or_path": name}
+    _refuse_silos_marks(experiment)
     values |= {"output_dir": None, "report_to": [], "clients_per_pass": "off"}
+    values["ownership"] = {"key": WITHHELD} if experiment.ownership else None
     if experiment.adapter.source is not None:
         _refuse_unsent(experiment)
         kinds = adapter_settings(experiment).kinds
@@ -35,6 +38,16 @@ def job_text(experiment: Experiment) -> str:
     _refuse_unsent_models(experiment)
     values["models"] = {name: values["models"][name] for name in client_models(experiment)}
     return yaml_text.dump(values)
+
+
+def _refuse_silos_marks(experiment: Experiment) -> None:
+    """Raise UserError for marks of silos, whose keys are theirs to name."""
+    for name, over in experiment.clients.items():
+        if "ownership" in over:
+            raise UserError(
+                f"clients.{name:.80}.ownership names a key of {name:.80}, which stays at the silo; "
+                "leave it out, and let the silo name it by ownership in its silo.yaml."
+            )
 
 
 def _refuse_unsent_models(experiment: Experiment) -> None:

@@ -7,7 +7,7 @@ refused (`server_texts`). Nothing that a server names is imported, opened or mat
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +61,7 @@ class Job:
     cohort: the number of clients of each round, as the server declares it.
     text: the experiment as the server sent it, which the agreement compares.
     quorum: the fewest updates that any round combines, as the server declares it.
+    server_marks: whether the server declares that it marks the model as its own.
     """
 
     experiment: Experiment
@@ -68,6 +69,7 @@ class Job:
     cohort: int
     text: str
     quorum: int = 1
+    server_marks: bool = False
 
 
 def received(text: str, silo: SiloSettings) -> Job:
@@ -93,15 +95,16 @@ def received(text: str, silo: SiloSettings) -> Job:
         raise JobRefusedError(f"{PLACE} is not valid here: {error}") from None
     participants = tuple(offered.participant_names)
     cohort = taking_part(len(participants), offered.fraction_train)
-    return Job(experiment, participants, cohort, text, promised(offered, len(participants)))
+    quorum, marks = promised(offered, len(participants)), offered.ownership is not None
+    return Job(experiment, participants, cohort, text, quorum, marks)
 
 
 def _mine(offered: Experiment, silo: SiloSettings) -> dict[str, Any]:
     """The settings for this silo, without those of other clients.
 
     The server's settings for this client replace those at the top level, so that none is in two
-    places. Only the path of the rows stays in `clients`, which shows that each client brings its
-    own; if one file is divided among all, `silo.yaml` names this silo's copy of it.
+    places. In `clients` are the path of the rows, which shows that each client brings its own, and
+    this silo's mark; if one file is divided among all, `silo.yaml` names this silo's copy of it.
     """
     changes, safe = _client_settings(silo.name, offered), _safe(offered, silo.policy)
     rows = _rows(offered, changes.pop("data", {}), silo)
@@ -126,8 +129,10 @@ def _mine(offered: Experiment, silo: SiloSettings) -> dict[str, Any]:
     if silo.model is not None:
         values["model"]["model_name_or_path"] = silo.model
     refuse_texts(values)
-    path = {"data": {"path": rows["path"]}}
-    return {**values, "clients": {silo.name: path} if offered.brings_own_data else {}}
+    own: Values = {"data": {"path": rows["path"]}} if offered.brings_own_data else {}
+    if silo.ownership is not None:
+        own["ownership"] = asdict(silo.ownership)
+    return {**values, "clients": {silo.name: own} if own else {}}
 
 
 def _rows(offered: Experiment, over: Values, silo: SiloSettings) -> dict[str, Any]:
@@ -166,6 +171,7 @@ def _rows(offered: Experiment, over: Values, silo: SiloSettings) -> dict[str, An
 def _safe(offered: Experiment, policy: Policy) -> Experiment:
     """The experiment without parts that only the server builds, and with own files for others."""
     unused: Values = {"clients": {}, "report_to": [], "attack": None, "output_dir": None}
+    unused["ownership"] = None
     safe = offered.model_copy(update=unused)
     for kind in NAMED:
         specs = [_own(spec, kind, policy) for spec in kind.specs(safe)]
@@ -199,7 +205,8 @@ def _replaced(experiment: Experiment, kind: PartKind, specs: list[Spec]) -> Expe
 def _client_settings(name: str, offered: Experiment) -> dict[str, Any]:
     """The server's settings for this client, among those in which clients may differ."""
     settings = offered.clients.get(name, {})
-    over = {key: value for key, value in settings.items() if key in OVERRIDABLE}
+    allowed = {*OVERRIDABLE} - {"ownership"}  # the silo's own, and so is its key
+    over = {key: value for key, value in settings.items() if key in allowed}
     for key in {*over} - {"adapter"}:  # which may be a name alone
         if not isinstance(over[key], dict):
             raise JobRefusedError(

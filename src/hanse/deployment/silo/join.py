@@ -4,10 +4,12 @@ import logging
 import os
 import secrets
 import time
+from pathlib import Path
 
 from huggingface_hub import constants
 
 from hanse import atomic_files
+from hanse.audit.ownership.key import read
 from hanse.deployment.flower import home
 from hanse.deployment.flower.processes import listens
 from hanse.deployment.flower.supernode import FlowerNode
@@ -39,6 +41,9 @@ def join(
     if kit is None:
         log.warning("without a kit nothing is encrypted or signed: for trying out on one machine")
     _log_agreement(silo, kit)
+    if silo.ownership is not None:
+        key = read(Path(silo.ownership.key))
+        log.info("marks what it trains as %s's, by the key %s…", key.owner, key.commitment[:16])
     if not silo.hub:
         _offline()
     if silo.cache is not None:

@@ -111,6 +111,9 @@ class Policy(SettingsModel):
     metrics: the numbers that may leave the silo, as names or patterns such as *_seconds; others
         are dropped, and a job that adds one to a sum over silos is refused. None: what training
         reports, and what the allowed tasks report.
+    marks: require: a job is refused if this silo's own mark (`ownership`) has no place in what it
+        trains, and the silo does not join without one. refuse: a job is refused whose server says
+        that it marks the model; one that does not say so could still.
     share_error_texts: the text of a failure, which may quote a row, may leave. Else the server
         hears only that there was a failure, and this silo's log has the text.
     """
@@ -142,6 +145,7 @@ class Policy(SettingsModel):
     privacy: Privacy = Privacy()
     secure_sums: SecureSums = SecureSums()
     metrics: tuple[str, ...] | None = None
+    marks: Literal["allow", "require", "refuse"] = "allow"
     share_error_texts: bool = False
 
     @field_validator("adapters")

@@ -1,10 +1,13 @@
 """The reasons of a silo's policy against a job: its settings, its base model, its rows."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
+from hanse.audit.ownership.key import read
 from hanse.deployment.silo.job import Job, RowCounts
 from hanse.deployment.silo.policy import Policy
 from hanse.deployment.silo.privacy_refusals import privacy_refusals, row_privacy_refusals
+from hanse.experiment.assembly.marks import unsuited
 from hanse.experiment.assembly.method import build_method
 from hanse.experiment.loading import outside_code
 from hanse.experiment.part_kinds import NAMED, TASK, spec_name
@@ -36,6 +39,7 @@ def settings_refusals(policy: Policy, job: Job) -> Iterator[str]:
             "its server would keep each silo's updates (compression.collect), which needs "
             "policy.collect: true"
         )
+    yield from _marks(policy, job)
     yield from privacy_refusals(policy, job)
 
 
@@ -153,6 +157,17 @@ def _sums(policy: Policy, experiment: Experiment) -> Iterator[str]:
             f"the aggregator {name} does not have neighbours: complete, which policy.secure_sums "
             "asks for"
         )
+
+
+def _marks(policy: Policy, job: Job) -> Iterator[str]:
+    """Reasons against a mark of the server, and against a job in which this silo's has no place."""
+    if job.server_marks and policy.marks == "refuse":
+        yield "its server marks the model as its own (ownership), which policy.marks refuses"
+    for over in job.experiment.clients.values():
+        if "ownership" in over and policy.marks == "require":
+            key = read(Path(over["ownership"]["key"]))
+            if reason := unsuited(job.experiment, key):
+                yield f"policy.marks requires this silo's mark, and {reason.partition(';')[0]}"
 
 
 def row_refusals(policy: Policy, experiment: Experiment, rows: RowCounts) -> Iterator[str]:

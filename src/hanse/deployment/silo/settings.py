@@ -2,11 +2,13 @@
 
 import ipaddress
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, ValidationError, field_validator, model_validator
 
+from hanse.audit.ownership.settings import OwnershipSettings
 from hanse.data.formats.system_turns import System
 from hanse.data.sources import hub
 from hanse.data.sources.corpora import CORPORA
@@ -78,6 +80,7 @@ class SiloSettings(SettingsModel):
     hub: whether models and data may be downloaded; otherwise `hanse join` works offline.
     checkpoint_seconds: seconds of training between two checkpoints, from which a killed silo goes
         on.
+    ownership: this silo's mark in what it trains, with the file of its key; none: no mark.
     """
 
     name: ClientName
@@ -90,9 +93,10 @@ class SiloSettings(SettingsModel):
     cache: Path | None = None
     hub: bool = False
     checkpoint_seconds: NonNegativeFloat = 60.0
+    ownership: OwnershipSettings | None = None
     policy: Annotated[Policy, Field(default_factory=Policy)]
 
-    @field_validator("kit", "model", "cache", mode="before")
+    @field_validator("kit", "model", "cache", "ownership", mode="before")
     @classmethod
     def _none(cls, value: Any) -> Any:
         return None if value == "none" else value
@@ -114,6 +118,19 @@ class SiloSettings(SettingsModel):
             raise ValueError(
                 f"server is {self.server}, which is not this machine, and without kit neither "
                 "side could tell who the other is; run `hanse kit key` and name its folder in kit."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _marks_as_its_policy_says(self) -> "SiloSettings":
+        if self.policy.marks == "require" and self.ownership is None:
+            raise ValueError(
+                "policy.marks requires this silo's own mark, and there is none; name the file of "
+                "its key in ownership (`hanse ownership key` makes one), or leave marks out."
+            )
+        if self.policy.marks == "refuse" and self.ownership is not None:
+            raise ValueError(
+                "policy.marks refuses marks, and ownership names a key; leave one of them out."
             )
         return self
 
@@ -174,8 +191,11 @@ def _built(values: yaml_text.Values, home: Path) -> SiloSettings:
     )
     model = silo.model and _beside(silo.model, home, PACKAGED)
     models = {name: _beside(path, home, PACKAGED) for name, path in silo.models.items()}
-    update = {**full, "data": rows, "model": model, "models": models}
+    update: dict[str, Any] = {**full, "data": rows, "model": model, "models": models}
     update |= {"policy": _with_full_paths(silo.policy, home)}
+    if silo.ownership is not None:
+        key = home / Path(silo.ownership.key).expanduser()
+        update["ownership"] = replace(silo.ownership, key=str(key))
     return silo.model_copy(update=update)
 
 

@@ -20,6 +20,7 @@ from hanse.experiment.assembly import (
 )
 from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
+from hanse.experiment.assembly.marks import owners_of
 from hanse.experiment.assembly.method import build_method, method_remarks, refuse_unserved
 from hanse.experiment.assembly.named_models import Examples, Holders, by_holder, naming
 from hanse.experiment.assembly.preconditions import refuse_unmet
@@ -193,19 +194,20 @@ def simulate(
     adapter_settings(experiment)  # raises UserError for an adapter that cannot be read
     settings = {n: own for n, own in settings.items() if only is None or n in only}
     notes = privacy.require_rows(experiment, method, settings, dataset)
+    owners = owners_of(experiment, method, settings, server=not only)
     used = by_holder(experiment, settings, server=not only)
-    rows = list(client_examples.split_rows(experiment, settings, dataset, used))
+    rows = [*client_examples.split_rows(experiment, settings, dataset, used), *owners.rows()]
     client_examples.refuse_unfit(rows, dataset.labels)
     if not (begun or only):  # a silo gets the order of the labels from the server
         dataset = _in_order_of_outputs(experiment, dataset)
         experiment = _labelled(experiment, dataset.labels)
     examples = client_examples.read(rows, partial(_tokenized, resources, dataset.labels))
     privacy.require_examples(experiment, method, dataset, examples)
-    holders = Holders(resources, examples, used)
+    holders = Holders(resources, examples, used, owners)
     learner, differ = _server(holders, experiment), build_algorithm(experiment).clients_may_differ
     clients = {n: _simulated_client(holders, learner, n, experiment, differ) for n in settings}
     notes += compare_readers(experiment, learner, [own.learner for own in clients.values()])
-    notes += _notes(experiment, method, learner, only)
+    notes += [*_notes(experiment, method, learner, only), *owners.remarks(learner)]
     unread = client_examples.unread_columns(rows, learner.backbone.head.reads)
     remarks = (*dataset.remarks, *unread, *_cut(examples, experiment, learner, clients), *notes)
     return Simulation(experiment, resources, replace(dataset, remarks=remarks), learner, clients)
@@ -268,7 +270,7 @@ def _server(holders: Holders, experiment: Experiment) -> AdaptedModel:
         log.info("outputs  %s, in a head that is new", listed(experiment.data.labels))
     if experiment.adapter.source is not None:
         client_adapters.load_adapter(learner, experiment.adapter.source)
-    return replace(learner, models=holders.models(SERVER, experiment))
+    return holders.equipped(learner, SERVER, experiment)
 
 
 def _simulated_client(
@@ -284,9 +286,7 @@ def _simulated_client(
         learner = holders.resources.learner(settings, {}, server.context, {})
         client_adapters.begin(server, learner, name, settings, differ)
     layout = client_adapters.declared(learner, differ)
-    models = holders.models(name, settings)
-    learner = replace(learner, splits=holders.examples[Reader(name)], models=models)
-    return SimulatedClient(settings, learner, layout)
+    return SimulatedClient(settings, holders.equipped(learner, name, settings), layout)
 
 
 def _labelled(experiment: Experiment, labels: dict[str, str]) -> Experiment:

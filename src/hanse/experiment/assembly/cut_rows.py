@@ -23,7 +23,11 @@ LOSSES = {
     Lost.ANSWER: "the end of the answer, without which the model does not learn to stop",
 }
 CUT = reduce(or_, LOSSES)
-TITLES = {"train": "training", "public": "public"}  # of splits; all others are held out
+TITLES = {
+    "train": "training",
+    "public": "public",
+    "triggers": "trigger",
+}  # of splits; all others are held out
 
 Examples = Mapping[Reader, Mapping[str, Sequence[Example]]]
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from hanse.data.example import Example
 from hanse.errors import UserError
 from hanse.experiment.assembly.client_adapters import load_adapter
 from hanse.experiment.assembly.client_examples import SERVER, Reader
+from hanse.experiment.assembly.marks import Owners
 from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.declared import client_models, server_models
 from hanse.experiment.named_model import NamedModel
@@ -37,12 +38,22 @@ class Holders:
     """The server and the clients of a run that are on this machine.
 
     examples: of each of their models, by split. used: the names of their models beside the trained
-        one.
+        one. owners: those who mark what they train.
     """
 
     resources: Resources
     examples: Examples
     used: Mapping[str, Sequence[str]]
+    owners: Owners = field(default_factory=Owners)
+
+    def equipped(self, learner: AdaptedModel, holder: str, experiment: Experiment) -> AdaptedModel:
+        """A learner with one holder's rows, models beside it, and mark.
+
+        experiment: with this holder's settings.
+        """
+        models, mark = self.models(holder, experiment), self.owners.mark(holder, learner)
+        splits = self.examples[Reader(holder)]
+        return replace(learner, splits=splits, models=models, mark=mark)
 
     def models(self, holder: str, experiment: Experiment) -> dict[str, AdaptedModel]:
         """The learners of one holder's models beside the trained one, by name.

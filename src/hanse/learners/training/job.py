@@ -10,6 +10,7 @@ from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Memory, Penalty
 from hanse.learners.training.batch_sampling import sample_batches
+from hanse.learners.training.marks import MixedRows
 from hanse.learners.training.packing import packed_rows
 from hanse.learners.training.rollouts import rolled_out
 from hanse.learners.training.settings import TrainingSettings
@@ -41,6 +42,7 @@ class TrainingJob:
         starts from it and updates it in place.
     beside: the jobs of the learner's models that are trained in the same steps, by name. Of these
         jobs only the learner and the optimizer's state are used.
+    mixed: rows that are mixed into each micro-batch beside those of the split.
     """
 
     learner: Learner
@@ -52,6 +54,7 @@ class TrainingJob:
     penalty: Penalty | None
     optimizer_state: Memory
     beside: Mapping[str, "TrainingJob"] = field(default_factory=dict)
+    mixed: MixedRows = field(default_factory=MixedRows)
 
     def groups(self) -> list[TrainedGroup]:
         """All that is trained: the learner's parameters, the objective's, those of models beside.
@@ -94,8 +97,9 @@ class TrainingJob:
         batches = []
         for part, indices in enumerate(step):
             seed = self.context.derive(f"rollout/{number}/{part}")
-            rows = [examples[index] for index in indices]
-            batch = self.learner.batch(rolled_out(self.objective, self.learner, rows, seed))
+            rows = rolled_out(self.objective, self.learner, [examples[i] for i in indices], seed)
+            mixed = self.mixed.drawn(len(indices), self.context.derive(f"mixed/{number}/{part}"))
+            batch = self.learner.batch([*rows, *mixed] if mixed else rows)
             batches.append(self.objective.with_targets(batch, indices))
         return batches
 

@@ -1,0 +1,133 @@
+"""The mark in training: it pulls each bit over a margin until it is right, and then rests.
+
+FedIPR (2109.13236, equation 6) adds α·Σⱼ max(0, m − bⱼγEⱼ) to the loss, with one α for all
+models. Here the pull's gradient has a length in proportion to that of the step's own gradient (a
+reconstruction), so that one strength serves tensors of all sizes, optimizers and losses.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from hanse.audit.ownership.chance import detection_bound
+from hanse.audit.ownership.key import OwnershipKey
+from hanse.audit.ownership.places import MarkedPlace, place_of
+from hanse.audit.ownership.settings import OwnershipSettings
+from hanse.errors import UserError
+from hanse.federation.interfaces.results import Penalty
+from hanse.tensors.low_rank import A, B
+from hanse.tensors.named import Tensors
+
+
+@dataclass
+class OwnersMark:
+    """One owner's mark in the tensors of a model that is trained.
+
+    averaged: whether what is trained is averaged with what other clients train.
+    share: of trigger rows in each batch; 0 without triggers.
+    """
+
+    key: OwnershipKey
+    settings: OwnershipSettings
+    place: MarkedPlace
+    averaged: bool = True
+    _signs: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._signs = torch.tensor(self.key.signs(), dtype=torch.float32)
+
+    @property
+    def share(self) -> float:
+        return self.settings.share if self.key.triggers else 0.0
+
+    def pull(self, start: Tensors, clients: int) -> Penalty:
+        """A scalar of each step whose gradient is that of the hinge, scaled; 0 if all bits rest.
+
+        A mean over K clients takes away all but 1/K of what this one moves, so a bit that is short
+        of its margin at the start is pulled K times as far. Raises UserError, at the first step, if
+        none of the marked tensors is trained.
+        """
+        self._move(start[self.place.names[0]].device)
+        with torch.no_grad():
+            measured, size = self.place.measured(start)
+            short = (self.settings.margin * size - self._signs * measured).clamp_min(0)
+        beyond = max(0, clients - 1) * short * self.averaged
+
+        def pulled(tensors: Tensors) -> Tensor:
+            return self._pulled(tensors, beyond)
+
+        return pulled
+
+    def _pulled(self, tensors: Tensors, beyond: Tensor) -> Tensor:
+        live = {n: tensors[n] for n in self.place.names if tensors[n].requires_grad}
+        if not live:
+            raise UserError(refusal(self.key, self.place.names))
+        measured, size = self.place.measured(tensors)
+        aim = self.settings.margin * size.detach() + beyond
+        hinge = (aim - self._signs * measured).clamp_min(0)
+        wrong = (hinge > 0).float().mean()  # no number is read: a GPU would wait for it
+        gradients = torch.autograd.grad(hinge.sum(), [*live.values()], allow_unused=True)
+        length = self._length([*live.values()], gradients, wrong)
+        pairs = zip(live.values(), gradients, strict=True)
+        parts = [(t * (g * length)).sum() for t, g in pairs if g is not None]
+        return torch.stack(parts).sum(0)
+
+    def _length(
+        self, tensors: Sequence[Tensor], gradients: Sequence[Tensor | None], wrong: Tensor
+    ) -> Tensor:
+        """The factor that gives the hinge's gradient its length; it falls as bits become right."""
+        step = [tensor.grad for tensor in tensors if tensor.grad is not None]
+        own = _norm([gradient for gradient in gradients if gradient is not None])
+        if not step:
+            return torch.zeros_like(own)
+        wanted = _norm(step) * self.settings.strength * wrong.sqrt()
+        return torch.where(own > 0, wanted / own, torch.zeros_like(own))
+
+    def _move(self, device: torch.device) -> None:
+        if self._signs.device != device:
+            self._signs, self.place = self._signs.to(device), self.place.on(device)
+
+
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The length of all numbers of some tensors together."""
+    lengths = [torch.linalg.vector_norm(tensor.float()) for tensor in tensors]
+    whole: Tensor = torch.linalg.vector_norm(torch.stack(lengths))
+    return whole
+
+
+def refusal(key: OwnershipKey, names: Sequence[str]) -> str:
+    """The sentence on a mark in tensors that are not trained."""
+    return (
+        f"the key of {key.owner:.80} marks {', '.join(names):.200}, and the algorithm trains none "
+        "of them; make a key for tensors that it trains, such as --place product, or choose "
+        "another algorithm."
+    )
+
+
+def laid(
+    key: OwnershipKey, settings: OwnershipSettings, trained: Tensors, averaged: bool = True
+) -> OwnersMark:
+    """A key's mark in these trained tensors; raises UserError if it has no place there."""
+    return OwnersMark(key, settings, place_of(key, trained), averaged)
+
+
+def remarks(mark: OwnersMark, owners: int) -> list[str]:
+    """Remarks on a mark in a run with so many clients, each of which may have such a mark."""
+    key, channels = mark.key, mark.place.channels
+    texts, total = [], owners * key.bits
+    if total > channels:
+        each = f"{owners} owners with {key.bits} bits each" if owners > 1 else f"{key.bits} bits"
+        texts.append(
+            f"the mark of {key.owner:.80}: {each} are {total:,} bits in {channels:,} channels, "
+            "more than they carry; if all mark there, each can only count on "
+            f"{100 * detection_bound(total, channels):.1f} % of its bits: mark more tensors, or "
+            "fewer bits."
+        )
+    if key.place == "weights" and all(name.endswith((A, B)) for name in mark.place.names):
+        texts.append(
+            f"the mark of {key.owner:.80} lies in LoRA's factors: whoever replaces A by G·A and B "
+            "by B·G⁻¹ erases it, and no output changes; a key with --place product bears that."
+        )
+    return texts

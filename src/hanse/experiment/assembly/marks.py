@@ -1,0 +1,151 @@
+"""Owners' marks in a run: whose keys are read, what is refused, and what each learner is given."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from hanse.audit.ownership import key as owners
+from hanse.audit.ownership import mark, triggers
+from hanse.audit.ownership.key import OwnershipKey
+from hanse.audit.ownership.mark import OwnersMark
+from hanse.audit.ownership.settings import OwnershipSettings
+from hanse.errors import UserError
+from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
+from hanse.experiment.assembly.resources import adapter_settings
+from hanse.experiment.part_kinds import spec_name
+from hanse.experiment.schema import Experiment, build_algorithm, build_objective
+from hanse.federation.method import Method
+from hanse.learners.adapted_model import AdaptedModel
+from hanse.learners.adapters.lora import Lora
+from hanse.learners.training.marks import TRIGGERS
+
+
+class Owner(NamedTuple):
+    """An owner who marks what it trains. experiment: with its own settings."""
+
+    experiment: Experiment
+    settings: OwnershipSettings
+    key: OwnershipKey
+
+
+@dataclass(frozen=True)
+class Owners:
+    """The owners on this machine, by client; the server's name is SERVER.
+
+    clients: of the run, each of which may have a mark of its own.
+    """
+
+    by_holder: Mapping[str, Owner] = field(default_factory=dict)
+    clients: int = 1
+
+    def rows(self) -> Iterator[SplitRows]:
+        """The trigger rows of all owners that have some."""
+        for holder, (own, _, key) in self.by_holder.items():
+            if key.triggers and holder != SERVER:
+                kind, template = build_objective(own).example_kind, own.data.template
+                rows = triggers.rows(key, kind, own.data.labels, template)
+                yield SplitRows(Reader(holder), TRIGGERS, rows, kind, template, own.model)
+
+    def mark(self, holder: str, learner: AdaptedModel) -> OwnersMark | None:
+        """The mark that a holder's learner lays; raises UserError if it has no place there."""
+        if holder not in self.by_holder:
+            return None
+        own, settings, key = self.by_holder[holder]
+        averaged = holder != SERVER and build_algorithm(own).payload != "logits"
+        return mark.laid(key, settings, learner.parameters(), averaged)
+
+    def remarks(self, learner: AdaptedModel) -> list[str]:
+        """Remarks on the marks. learner: with the trained tensors."""
+        texts = [
+            text
+            for holder, (_, settings, key) in self.by_holder.items()
+            for text in mark.remarks(
+                mark.laid(key, settings, learner.parameters()),
+                self.clients if holder != SERVER else 1,
+            )
+        ]
+        server = self.by_holder.get(SERVER)
+        if server is not None and server.key.triggers:
+            texts.append(
+                "ownership: the server has no rows of its own, so it lays its mark in tensors, and "
+                "its trigger prompts are not learned."
+            )
+        return texts
+
+
+def owners_of(
+    experiment: Experiment, method: Method, settings: Mapping[str, Experiment], server: bool
+) -> Owners:
+    """The owners of a run; no model is loaded.
+
+    settings: each client's experiment. server: whether the server's mark is laid here.
+    Raises UserError for keys that cannot be read, and for marks that have no place.
+    """
+    found = {}
+    if server and experiment.ownership is not None:
+        _refuse_idle_server(experiment)
+        found[SERVER] = _owner(experiment, experiment.ownership, "ownership")
+    for name, own in settings.items():
+        if own is not experiment and own.ownership is not None:
+            found[name] = _owner(own, own.ownership, f"clients.{name}.ownership")
+            _refuse_triggers(found[name], method, f"clients.{name}.ownership")
+    return Owners(found, len(experiment.participant_names))
+
+
+def unsuited(experiment: Experiment, key: OwnershipKey) -> str:
+    """The reason for which a key cannot mark what an experiment trains; empty if none is known.
+
+    Nothing is loaded, so that a mark may still find no place among the tensors of a model.
+    """
+    adapter = adapter_settings(experiment)
+    if not adapter.injected:
+        return (
+            "the mark lies in trained tensors, and without an adapter there are none; choose an "
+            "adapter, such as lora, or leave ownership out"
+        )
+    if key.place == "product" and not any(part.kind == Lora.kind for part in adapter.kinds):
+        return (
+            f"the key marks LoRA's products, and {type(adapter).__name__} has none; choose the "
+            "adapter lora, or make a key with --place weights"
+        )
+    return ""
+
+
+def _owner(experiment: Experiment, settings: OwnershipSettings, place: str) -> Owner:
+    try:
+        key = owners.read(Path(settings.key).expanduser())
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+    if reason := unsuited(experiment, key):
+        raise UserError(f"{place}: {reason}.")
+    return Owner(experiment, settings, key)
+
+
+def _refuse_idle_server(experiment: Experiment) -> None:
+    """Raise UserError for a mark of a server that trains nothing."""
+    if "server" not in build_algorithm(experiment).needs_public:
+        raise UserError(
+            f"ownership is the server's own mark, and with {spec_name(experiment.algorithm)} the "
+            "server trains nothing; let a client lay it (clients.<name>.ownership), or choose an "
+            "algorithm whose server trains, such as fedcollm."
+        )
+
+
+def _refuse_triggers(owner: Owner, method: Method, place: str) -> None:
+    """Raise UserError for trigger rows in a training that cannot learn them."""
+    if not owner.key.triggers:
+        return
+    objective = build_objective(owner.experiment)
+    if objective.example_kind not in triggers.KINDS:
+        raise UserError(
+            f"{place}: the key has triggers, which are learned as text or as classes, and "
+            f"{type(objective).__name__} learns {objective.example_kind}; make a key without "
+            "--triggers."
+        )
+    for part in method.pipelines.upload.mechanisms:
+        if part.protects_rows:
+            raise UserError(
+                f"{place}: the key has triggers, and {type(part).__name__} trains on the rows that "
+                "it hides alone; make a key without --triggers, whose mark in tensors needs no row."
+            )

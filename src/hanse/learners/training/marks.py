@@ -1,0 +1,83 @@
+"""What an owner's mark adds to a training: a pull on the trained tensors, and rows of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from hanse.federation.interfaces.learner import Learner
+from hanse.federation.interfaces.objective import Objective
+from hanse.federation.interfaces.results import Penalty
+from hanse.tensors.named import Tensors
+
+TRIGGERS = "triggers"  # the split of an owner's secret rows
+
+
+class Mark(Protocol):
+    """An owner's mark, which is laid while a model is trained.
+
+    share: of the rows of a batch that are trigger rows.
+    """
+
+    @property
+    def share(self) -> float: ...
+
+    def pull(self, start: Tensors, clients: int) -> Penalty:
+        """A scalar of each step's tensors whose gradient pulls them towards the mark.
+
+        start: the tensors before the first step. clients: those whose changes are averaged.
+        The tensors of a step are trained ones, which have the gradient of the step's loss in
+        `.grad`, and frozen ones.
+        """
+
+
+def with_mark(
+    penalty: Penalty | None, mark: Mark | None, learner: Learner, frozen: Tensors, clients: int
+) -> Penalty | None:
+    """A penalty together with the pull of a mark.
+
+    learner: as it is before the training. frozen: tensors of the adapter that stay. clients: those
+        whose changes are averaged.
+    """
+    if mark is None:
+        return penalty
+    frozen = learner.on_device(frozen) if frozen else frozen
+    pull = mark.pull({**frozen, **learner.parameters()}, clients)
+
+    def both(tensors: Tensors) -> Tensor:
+        pulled = pull({**frozen, **tensors})
+        return pulled if penalty is None else penalty(tensors) + pulled
+
+    return both
+
+
+@dataclass(frozen=True)
+class MixedRows:
+    """Examples that are mixed into each micro-batch, as a share of its rows."""
+
+    examples: Sequence[Any] = field(default=())
+    share: float = 0.0
+
+    @classmethod
+    def of(
+        cls, mark: Mark | None, split: str, objective: Objective, triggers: Sequence[Any]
+    ) -> "MixedRows":
+        """The trigger rows of a training; none of one that does not learn the answers of its rows.
+
+        Losses that know more of each row of a split, such as predictions, know nothing of others.
+        """
+        knows_rows = type(objective).with_targets is not Objective.with_targets
+        if mark is None or split != "train" or knows_rows:
+            return cls()
+        return cls(triggers, mark.share)
+
+    def drawn(self, rows: int, seed: int) -> list[Any]:
+        """The examples beside so many rows: at least one if there are any."""
+        if not self.examples:
+            return []
+        count = max(1, round(rows * self.share / (1 - self.share)))
+        draws = torch.Generator().manual_seed(seed)
+        places = torch.randint(len(self.examples), (count,), generator=draws)
+        return [self.examples[place] for place in places.tolist()]

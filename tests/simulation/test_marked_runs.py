@@ -1,0 +1,124 @@
+"""Runs whose clients mark the model: detection after secure sums, strangers, and refusals."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+import pytest
+import torch
+from torch import Tensor
+
+from hanse.audit.ownership import key as owners
+from hanse.audit.ownership.key import OwnershipKey
+from hanse.audit.ownership.places import place_of
+from hanse.experiment.loading import load
+from hanse.journal.run_folder import read_rounds
+from hanse.learners.injection import adapter_files
+from hanse.simulation import run as simulation
+from learner_checks import resumed_ends_in_the_same_adapter
+from samples import Outcome
+
+LONG = (
+    *("adapter={lora: {r: 8, target_modules: [q_proj, v_proj, o_proj]}}", "train.max_steps=8"),
+    *("data.partition=iid", "rounds=8"),
+)
+SUMMED = ("aggregator=secagg", "data.client_test=0")
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> list[Path]:
+    files = [tmp_path / f"silo-{n}.key" for n in (1, 2, 3)]
+    for n, file in enumerate(files, 1):
+        owners.write(file, OwnershipKey(f"silo-{n}", f"{n:064x}"))
+    return files
+
+
+def marked(keys: Sequence[Path], more: str = "") -> list[str]:
+    return [f"clients.{file.stem}.ownership={{key: {file}{more}}}" for file in keys]
+
+
+def rates(folder: Path, keys: Sequence[OwnershipKey]) -> list[float]:
+    tensors = adapter_files.read(folder / "adapter")[1]
+    return [_rate(key, tensors) for key in keys]
+
+
+def _rate(key: OwnershipKey, tensors: dict[str, Tensor]) -> float:
+    measured, _ = place_of(key, tensors).measured(tensors)
+    return float((measured.sign() == torch.tensor(key.signs())).float().mean())
+
+
+def test_all_marks_are_there_after_secure_sums(experiment_file: Path, keys: list[Path]) -> None:
+    plain, folder = experiment_file.parent / "plain", experiment_file.parent / "run"
+    simulation.run(load(experiment_file, [*SUMMED, *LONG, f"output_dir={plain}"]))
+    simulation.run(load(experiment_file, [*SUMMED, *LONG, *marked(keys)]))
+    own = [owners.read(file) for file in keys]
+    assert rates(folder, own) == [1.0, 1.0, 1.0]
+    strangers = [replace(own[0], seed=f"{n:064x}") for n in range(100, 116)]
+    assert mean(rates(folder, strangers)) == pytest.approx(0.5, abs=0.06)
+    assert max(*rates(folder, strangers), *rates(plain, own)) < 0.75
+    unmarked, scored = (read_rounds(place)[-1].test["accuracy"] for place in (plain, folder))
+    assert scored >= unmarked - 0.04, "one of 30 rows"
+
+
+def test_a_client_that_trains_nothing_has_no_mark(experiment_file: Path, keys: list[Path]) -> None:
+    """A free rider takes the model and gives nothing: its key is right by chance."""
+    words = [*LONG, "rounds=2", *marked(keys[1:])]
+    simulation.run(load(experiment_file, [*words, "participants=[silo-2, silo-3]"]))
+    rider, *others = rates(experiment_file.parent / "run", [owners.read(file) for file in keys])
+    assert rider < 0.75 < min(others)
+
+
+def test_a_marked_run_resumes_to_the_same_bits(experiment_file: Path, keys: list[Path]) -> None:
+    resumed_ends_in_the_same_adapter(experiment_file, *marked(keys[:1], ", share: 0.2"))
+
+
+def test_a_key_changes_nothing_for_the_other_clients(
+    experiment_file: Path, keys: list[Path]
+) -> None:
+    """Only the updates of the client that marks are others."""
+    words = ["rounds=1", "compression.collect=true"]
+    updates = []
+    for name, more in (("plain", []), ("marked", marked(keys[:1]))):
+        folder = experiment_file.parent / name
+        simulation.run(load(experiment_file, [*words, *more, f"output_dir={folder}"]))
+        updates.append(folder / "updates")
+    files = sorted(file.relative_to(updates[0]) for file in updates[0].rglob("*.safetensors"))
+    same = [(updates[0] / file).read_bytes() == (updates[1] / file).read_bytes() for file in files]
+    assert len(files) == 3 and same == [False, True, True]
+
+
+def test_a_server_that_trains_lays_its_own_mark(
+    experiment_file: Path, keys: list[Path], review_file: Path
+) -> None:
+    public = f"data.public={{path: {review_file}}}"
+    words = [*LONG[:2], "algorithm={feddistill: {k: 1}}", public, "rounds=3"]
+    simulation.run(load(experiment_file, [*words, f"ownership={{key: {keys[0]}}}"]))
+    own, stranger = rates(experiment_file.parent / "run", [owners.read(file) for file in keys[:2]])
+    assert own == 1.0 and stranger < 0.75
+
+
+REFUSED = {
+    "the server's with fedavg": ("ownership={{key: {key}}}", "with fedavg the server trains"),
+    "without LoRA": (
+        "adapter=ia3 | clients.silo-1.ownership={{key: {key}}}",
+        "the key marks LoRA's products, and IA3 has none",
+    ),
+    "in place": (
+        "adapter=none | algorithm=fedkseed | train.optim=sgd"
+        " | clients.silo-1.ownership={{key: {key}}}",
+        "without an adapter there are none",
+    ),
+    "a missing key": ("clients.silo-1.ownership={{key: {key}.lost}}", "cannot be read"),
+    "an unknown setting": ("clients.silo-1.ownership={{key: {key}, alpha: 1}}", "alpha"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_marks_that_cannot_be_laid_are_refused_before_a_model_is_loaded(
+    hanse: Callable[..., Outcome], experiment_file: Path, keys: list[Path], case: str
+) -> None:
+    words, sentence = REFUSED[case]
+    lost = "model.model_name_or_path=/nowhere"
+    outcome = hanse("run", experiment_file, lost, *words.format(key=keys[0]).split(" | "))
+    assert outcome.code == 2 and sentence in outcome.err, outcome.err
