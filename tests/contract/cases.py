@@ -50,7 +50,11 @@ LORA = {  # those that are about LoRA's factors
     *("hetlora", "lora_fair", "pftt", "fed_sb"),
 }
 BESIDE = {"pftt": "layer.bottleneck_up.bias", "fed_sb": "layer.core_r"}  # what they look for
-MODELS = {"fedkd": {"mentor": 6}, "fedcollm": {"large": 6}}  # hidden widths of those beside
+MODELS = {
+    "fedkd": {"mentor": 6},
+    "fedcollm": {"large": 6},
+    "fedot": {"whole": 0},
+}  # hidden widths of those beside
 # Those that change all weights in place, which `fit` does not; tests of their own compare them with
 # a sequential training.
 WHOLE = {"fedkseed", "fedkseed_sums"}

@@ -18,6 +18,7 @@ from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Memory, Penalty, TrainResult
 from hanse.federation.interfaces.row_protection import RowProtection, Sampling
 from hanse.federation.interfaces.token_alignment import Correspondence
+from hanse.federation.interfaces.trained_tensors import TrainedTensors
 from hanse.learners import adapter_folder, token_exchange
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.member import Member
@@ -25,6 +26,7 @@ from hanse.learners.fitting import train
 from hanse.learners.generation import Decoding, continuations, generate
 from hanse.learners.injection.attached_adapter import AttachedAdapter, in_training
 from hanse.learners.injection.mixed import kind_of
+from hanse.learners.models.emulators import places
 from hanse.learners.models.head import Reading
 from hanse.learners.private_training import private_gradients
 from hanse.learners.training.batches import Batch, answer_scores, collate
@@ -117,6 +119,10 @@ class AdaptedModel(Learner):
 
     def set_residual(self, residual: Tensors) -> None:
         self.residual = residual
+
+    def names_in(self, whole: TrainedTensors) -> dict[str, str]:
+        backbone, live = self.backbone, self.parameters()
+        return places.names_in_whole(backbone.name, backbone.model, live, whole.parameters())
 
     def load(self, tensors: Tensors) -> None:
         super().load(tensors)

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from clients import client
 from hanse.data.example import Example
+from hanse.errors import UserError
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.full import Full
 from hanse.learners.injection.adapter import Adapter
@@ -31,6 +32,8 @@ def _learner(folder: Path, settings: Adapter) -> AdaptedModel:
         (Full(freeze_layers=1), ["h.1", "ln_f"]),
         (Full(freeze_embeddings=True), ["h.0", "h.1", "ln_f"]),
         (Full(), ["wte", "wpe", "h.0", "h.1", "ln_f"]),
+        (Full(layers_to_transform=(1,)), ["h.1"]),
+        (Full(layers_to_transform=(0, 1)), ["h.0", "h.1"]),
     ],
 )
 def test_which_weights_are_trained(tiny_gpt2: Path, settings: Full, trained: list[str]) -> None:
@@ -70,3 +73,14 @@ def test_all_weights_move_as_in_plain_fine_tuning(
     settings, tensors = read(tmp_path / "run")
     assert len(tensors) == len(wanted) + tied  # PEFT looks for both
     assert _learner(tmp_path / "base", settings).parameters().keys() == learner.parameters().keys()
+
+
+@pytest.mark.parametrize("other", [{"top_layers": 1}, {"freeze_layers": 1}])
+def test_layers_by_number_alone_say_what_is_trained(other: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="leave the other out"):
+        Full(layers_to_transform=(0,), **other)  # type: ignore[arg-type]
+
+
+def test_a_layer_that_the_model_has_not(tiny_gpt2: Path) -> None:
+    with pytest.raises(UserError, match="names 2, but the model's layers are 0 to 1"):
+        _learner(tiny_gpt2, Full(layers_to_transform=(0, 2)))

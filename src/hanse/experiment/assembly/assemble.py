@@ -14,6 +14,7 @@ from hanse.experiment.assembly import (
     client_adapters,
     client_examples,
     cut_rows,
+    emulated,
     in_place,
     privacy,
     quorum,
@@ -185,7 +186,7 @@ def simulate(
     begun: whether data.labels already has the labels in the order of the model's outputs.
     """
     method = _served_method(experiment, only)  # raises UserError before anything is loaded
-    experiment = in_place.prepared(experiment)
+    experiment = emulated.prepared(in_place.prepared(experiment), server=not only)
     (resources := resources or Resources()).clear_adapters()  # those of an earlier run
     dataset = dataset or resources.dataset(experiment)
     experiment = _labelled(experiment, dataset.labels)
@@ -234,7 +235,8 @@ def _notes(
     experiment: Experiment, method: Method, learner: AdaptedModel, only: Collection[str] | None
 ) -> list[str]:
     """Remarks on the method; `only` as in `simulate`."""
-    notes = in_place.remarks(experiment) + method_remarks(experiment, only is None)
+    notes = [*in_place.remarks(experiment), *emulated.remarks(experiment, server=not only)]
+    notes += method_remarks(experiment, only is None)
     notes += [] if only else privacy.remarks(experiment, method, learner.parameters())
     return notes + [ALONE] * (only is None and _is_alone(experiment))
 

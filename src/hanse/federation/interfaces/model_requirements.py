@@ -27,6 +27,9 @@ class ModelRequirements:
     # Models beside the trained one, by their names in `models`; `learner.models` has no others.
     client_models: ClassVar[tuple[str, ...]] = ()
     server_models: ClassVar[tuple[str, ...]] = ()
+    # Of server_models: the whole model, where the trained one is an emulator of it, and its adapter
+    # lies in bottom and top layers alone. The whole one gets the same adapter in its own layers.
+    plugged_into: ClassVar[str] = ""
     needs_public: ClassVar[tuple[str, ...]] = ()  # whose learner has the split: server, clients
     co_trained: ClassVar[tuple[str, ...]] = ()  # those that train on the trained one's batches
     replaces_loss: ClassVar[tuple[str, ...]] = ()  # splits that it trains on by a loss of its own

@@ -70,6 +70,14 @@ class TrainedTensors(ABC):
         """
         raise TypeError(f"{type(self).__name__} cannot freeze parameters")
 
+    def names_in(self, whole: "TrainedTensors") -> dict[str, str]:
+        """The name of each trained tensor in the model that this learner's model is an emulator of.
+
+        By default they are equal. Raises UserError unless `whole` trains the same tensors.
+        """
+        refuse_unlike(whole.parameters(), self.parameters())
+        return {name: name for name in self.parameters()}
+
     def tensors(self) -> dict[str, Tensor]:
         """Copies of the trainable tensors on the CPU."""
         return {name: p.detach().cpu().clone() for name, p in self.parameters().items()}

@@ -1,4 +1,4 @@
-"""Full fine-tuning: all weights are trained, or those above the first layers."""
+"""Full fine-tuning: all weights are trained, or those of some layers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ from pydantic import ConfigDict, NonNegativeInt, PositiveInt
 
 from hanse.errors import UserError
 from hanse.lazy_imports import lazy_imports
-from hanse.learners.injection.adapter import Adapter
+from hanse.learners.injection.adapter import Adapter, Layers
 
 with lazy_imports():
     import peft
@@ -24,6 +24,8 @@ class Full(Adapter):
     freeze_embeddings: the modules before the layers are not trained.
     freeze_layers: neither they nor this number of first layers are (Lin et al. 2022, 2104.08815).
     top_layers: only this number of last layers, and the modules after them, are trained.
+    layers_to_transform: only these layers are trained, counted from 0, and nothing before or after
+        them. It goes with none of the other settings.
     PEFT loads the result as copies of whole modules, by its LN tuning. Embeddings that are the
     output layer, too, are one matrix: it is trained and sent once, and saved in both modules.
     """
@@ -33,6 +35,17 @@ class Full(Adapter):
     freeze_embeddings: bool = False
     freeze_layers: NonNegativeInt = 0
     top_layers: PositiveInt | None = None
+    layers_to_transform: Layers | None = None
+
+    def __post_init__(self) -> None:
+        if self.layers_to_transform is None:
+            return
+        for name in ("freeze_embeddings", "freeze_layers", "top_layers"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"adapter.full has both layers_to_transform and {name}; the first alone says "
+                    "which layers are trained: leave the other out."
+                )
 
     def config(self, model: Any) -> "peft.LNTuningConfig":
         names = self._trained(model)
@@ -43,6 +56,8 @@ class Full(Adapter):
 
     def _trained(self, model: Any) -> list[str]:
         """The names of all trained modules that have weights of their own."""
+        if self.layers_to_transform is not None:
+            return modules.within_layers(model, self.layers_to_transform)
         layers = model_layers.decoder_layers(model)[1]
         first = self._first(len(layers))
         frozen = {id(inner) for layer in layers[:first] for inner in layer.modules()}

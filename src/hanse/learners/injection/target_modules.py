@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from hanse.errors import UserError
 from hanse.learners.injection.adapter import Layers, Targets
+from hanse.learners.models.layers import decoder_layers
 
 
 def linears(model: Module, spare: Module | None = None) -> Counter[str]:
@@ -115,6 +116,21 @@ def matching(model: Any, targets: list[str] | str, layers: Layers) -> list[str]:
             f"target_modules {targets!r} are not in the model's layers {layers}; it has {names}."
         )
     return matches
+
+
+def within_layers(model: Any, numbers: Layers) -> list[str]:
+    """The full names of all modules with weights of their own in some of the model's layers.
+
+    Raises UserError for layers that the model has not.
+    """
+    _refuse_beyond(model, numbers)
+    layers = decoder_layers(model)[1]
+    inner = {id(innermost(module)) for number in numbers for module in layers[number].modules()}
+    return [
+        name
+        for name, module in base_modules(model)
+        if id(module) in inner and any(True for _ in module.parameters(recurse=False))
+    ]
 
 
 def targeted(model: Any, targets: Collection[str] | str) -> list[str]:

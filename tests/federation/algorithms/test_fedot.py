@@ -1,0 +1,49 @@
+"""FedOT: FedAvg bit for bit, with the trained tensors in other places for the whole model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hanse.federation.algorithms.fedavg import FedAvg
+from hanse.federation.algorithms.fedot import FedOT
+from hanse.federation.interfaces.algorithm import Algorithm, Server
+from hanse.randomness import RoundContext
+from hanse.tensors.serialization import MessageError
+from toys import Outcome, Toy, ToyLearner, federate, held_out, points, silos
+
+
+def go(folder: Path, algorithm: Algorithm) -> Outcome:
+    return federate(algorithm, silos(3), folder, held_out(models={"whole": 0}))
+
+
+def test_it_is_fedavg_and_the_whole_model_gets_the_same_tensors(tmp_path: Path) -> None:
+    ours, plain = go(tmp_path / "ours", FedOT()), go(tmp_path / "plain", FedAvg())
+    states = [outcome.server_state.algorithm_state for outcome in (ours, plain)]
+    assert all(torch.equal(t, states[1]["model"][n]) for n, t in states[0]["model"].items())
+    whole = FedOT().beside(states[0])["whole"]
+    assert whole.keys() == states[0]["model"].keys()
+    assert all(torch.equal(whole[n], t) for n, t in states[0]["model"].items())
+    test = ours.records[-1].test
+    own = {n: v for n, v in test.items() if not n.startswith("whole.")}
+    assert own == plain.records[-1].test == {n: test[f"whole.{n}"] for n in own}
+
+
+def test_names_of_other_places_are_kept_in_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        ToyLearner, "names_in", lambda self, whole: {n: f"3.ö.{n}" for n in self.parameters()}
+    )
+    state = FedOT().init(server())
+    whole = FedOT().beside(state)["whole"]
+    assert {name.removeprefix("3.ö.") for name in whole} == state["model"].keys()
+    assert len(whole) == len(state["model"]) > 0
+
+
+def server(width: int = 0) -> Server:
+    toy = Toy({"validation": points(1, 20)}, models={"whole": width})
+    return Server(toy(RoundContext(0, 1), {}), 2, RoundContext(0, 1))
+
+
+def test_a_whole_model_that_trains_other_tensors_is_refused() -> None:
+    with pytest.raises((MessageError, Exception), match="inner"):
+        FedOT().init(server(width=5))
