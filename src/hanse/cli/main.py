@@ -46,6 +46,7 @@ PLAIN = (
     "doctor",
     "join",
     "kit",
+    "ownership",
 )
 LONGEST = 400  # characters of a file's name in a message
 NOT_BEGUN = "stopped before anything was begun."
@@ -89,7 +90,9 @@ class _Commands(TyperGroup):
         if cmd_name in self._summaries:
             return self._summaries[cmd_name]
         file = import_module(f"hanse.cli.commands.{_module(cmd_name)}")
-        group: typer.Typer | None = getattr(file, "app", None)  # kit has commands of its own
+        group: typer.Typer | None = getattr(
+            file, "app", None
+        )  # kit and ownership have commands of their own
         if group is None:
             group = typer.Typer(add_completion=False)
             function = getattr(file, _module(cmd_name))

@@ -33,7 +33,7 @@ FORMER_MODEL = {"long_texts": "cut"}  # of runs before there was a choice
 LOCAL = (  # settings that may name a local file or folder
     *(("data", "path"), ("data", "test"), ("data", "validation")),
     *(("data", "public"), ("data", "public", "path")),
-    *(("model", "model_name_or_path"), ("adapter", "from")),
+    *(("model", "model_name_or_path"), ("adapter", "from"), ("ownership", "key")),
     ("model_name_or_path",),  # of a model in `models`
 )
 
