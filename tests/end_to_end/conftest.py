@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,8 @@ def tiny_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = (ROOT / "examples" / "tickets.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     texts = [" ".join([row["text"], *[row["label"]] * 20]) for row in rows]
-    save = {"smollm2-135m": tiny_models.save_llama, "minilm-l6": tiny_models.save_bert}
+    llama = partial(tiny_models.save_llama, layers=6)  # a model that can be cut
+    save = {"smollm2-135m": llama, "minilm-l6": tiny_models.save_bert}
     for name, (module, place, _) in PACKAGED.items():
         package = home / module
         package.mkdir()
