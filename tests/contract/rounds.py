@@ -12,7 +12,8 @@ from hanse.federation.interfaces.results import Aggregate, Memory, State, TrainR
 from hanse.federation.messages import ClientProfile, Update
 from hanse.randomness import RoundContext
 from hanse.tensors.named import RunningMean
-from toys import QUICK, Toy, ToyLearner, held_out, points, silos
+from toy_learners import QUICK, Toy, ToyLearner, points
+from toys import held_out, silos
 
 # Algorithms whose step is a mean with these settings only.
 MEANS: dict[str, dict[str, Any]] = {

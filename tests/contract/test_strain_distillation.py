@@ -18,7 +18,8 @@ from hanse.journal.run_folder import read_ledger
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.tensors import layouts
-from toys import CLASSES, Meddler, Outcome, Toy, federate, held_out, same, silos, with_tensors
+from toy_learners import CLASSES, Toy
+from toys import Meddler, Outcome, federate, held_out, same, silos, with_tensors
 
 TRAINING = TrainingSettings(
     learning_rate=0.03, per_device_train_batch_size=8, max_steps=25, max_grad_norm=0

@@ -13,7 +13,8 @@ from hanse.tensors import layouts
 from hanse.tensors.low_rank import A, B
 from hanse.tensors.named import add, layout
 from parts.layout_plan import LayoutPlan
-from toys import LAYER, Meddler, Outcome, Toy, federate, held_out, same, silos
+from toy_learners import LAYER, Toy
+from toys import Meddler, Outcome, federate, held_out, same, silos
 
 HEAD = "head"
 PLANS = {"c0": (1, ""), "c1": (2, HEAD), "c2": (3, ""), "c3": (2, "")}  # rank, other matrix

@@ -23,7 +23,8 @@ from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors, layout
 from hanse.tensors.serialization import Numbers
-from toys import CLASSES, FEATURES, Batch, Meddler, Outcome, Toy, ToyLearner, federate, same, silos
+from toy_learners import CLASSES, FEATURES, Batch, Toy, ToyLearner
+from toys import Meddler, Outcome, federate, same, silos
 from toys import held_out as public
 
 FULL = min(CLASSES, FEATURES)

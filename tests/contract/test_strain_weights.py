@@ -18,7 +18,8 @@ from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.journal.run_folder import read_ledger
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Layout, Tensors
-from toys import FEATURES, Meddler, Outcome, federate, held_out, same, silos
+from toy_learners import FEATURES
+from toys import Meddler, Outcome, federate, held_out, same, silos
 
 made: list[int] = []
 

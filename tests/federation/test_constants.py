@@ -22,7 +22,8 @@ from hanse.federation.messages import Instruction, Reply, Request
 from hanse.journal.run_folder import read_ledger
 from hanse.randomness import RoundContext
 from hanse.tensors.serialization import MessageError
-from toys import Batch, Meddler, Outcome, Toy, ToyLearner, federate, held_out, same, silos
+from toy_learners import Batch, Toy, ToyLearner
+from toys import Meddler, Outcome, federate, held_out, same, silos
 
 
 class Place:

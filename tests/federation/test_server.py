@@ -25,7 +25,8 @@ from hanse.journal.records import Traffic
 from hanse.journal.run_folder import read_evaluation, read_ledger, read_rounds
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
-from toys import Meddler, Outcome, Toy, ToyLearner, federate, same, silos, with_tensors
+from toy_learners import Toy, ToyLearner
+from toys import Meddler, Outcome, federate, same, silos, with_tensors
 
 KEEP = TrainingSettings(learning_rate=0.05, per_device_train_batch_size=4, optimizer_state="keep")
 

@@ -14,7 +14,8 @@ from hanse.learners.kernels import frozen
 from hanse.learners.objectives.sft import Sft
 from hanse.randomness import RoundContext
 from hanse.simulation import run as simulation
-from toys import CLASSES, FEATURES, silos
+from toy_learners import CLASSES, FEATURES
+from toys import silos
 
 CPU = torch.device("cpu")
 

@@ -19,7 +19,8 @@ from hanse.journal.run_folder import read_ledger
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.tensors.named import Tensors, layout_bytes
-from toys import Meddler, Toy, federate, held_out, silos
+from toy_learners import Toy
+from toys import Meddler, federate, held_out, silos
 
 INNER = TrainingSettings(
     learning_rate=0.05, per_device_train_batch_size=4, max_steps=3, optimizer_state="keep"

@@ -18,7 +18,8 @@ from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Aggregate, State
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
-from toys import Meddler, Outcome, Toy, federate, held_out, points, silos
+from toy_learners import Toy, points
+from toys import Meddler, Outcome, federate, held_out, silos
 
 WIDTH, RATE, ROWS = 5, 0.5, 30
 STEP = TrainingSettings(

@@ -12,7 +12,8 @@ from hanse.federation.algorithms.fedcollm import FedCoLLM
 from hanse.federation.interfaces.results import Memory
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
-from toys import Toy, ToyLearner, federate, points
+from toy_learners import Toy, ToyLearner, points
+from toys import federate
 
 WIDTH, RANK, ROWS = 16, 2, 30
 TRAINING = TrainingSettings(

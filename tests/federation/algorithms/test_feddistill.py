@@ -18,7 +18,8 @@ from hanse.federation.messages import ClientProfile, Instruction, Reply, Update
 from hanse.randomness import RoundContext
 from hanse.tensors import top_k
 from hanse.tensors.named import layout_bytes
-from toys import CLASSES, Toy, ToyLearner, held_out, points, silos
+from toy_learners import CLASSES, Toy, ToyLearner, points
+from toys import held_out, silos
 
 PROFILE, CONTEXT = ClientProfile("c0", 8), RoundContext(0, 1, "c0")
 ROWS = 30

@@ -21,7 +21,8 @@ from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.tensors.named import strip_prefix
 from hanse.tensors.serialization import unpack
-from toys import Meddler, Outcome, Toy, ToyLearner, federate, points, silos
+from toy_learners import Toy, ToyLearner, points
+from toys import Meddler, Outcome, federate, silos
 
 WIDTH, POINTS, RATE = 5, 8, 0.5
 CONTEXT = RoundContext(3, 1, "c0")

@@ -21,7 +21,8 @@ from hanse.randomness import RoundContext
 from hanse.tensors import directions
 from hanse.tensors.philox import normals
 from hanse.tensors.serialization import MessageError
-from toys import QUICK, Meddler, federate, held_out, silos
+from toy_learners import QUICK
+from toys import Meddler, federate, held_out, silos
 
 START = torch.tensor([1.0, -2.0, 0.5, 3.0, -1.0, 0.25], dtype=torch.float64)
 CENTRE = torch.tensor([0.5, 0.5, -1.0, 2.0, 0.0, 1.0], dtype=torch.float64)

@@ -24,7 +24,8 @@ from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.randomness import RoundContext
 from parts.plain_rules import Median
 from parts.secure_sum import SecureSum
-from toys import QUICK, InPlaceToy, Meddler, federate, held_out, silos
+from toy_learners import QUICK, InPlaceToy
+from toys import Meddler, federate, held_out, silos
 
 SETTINGS: dict[str, Any] = {"seeds": 16, "epsilon": 0.01}
 

@@ -26,7 +26,8 @@ from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.registry import build
 from hanse.tensors.named import Tensors
-from toys import Batch, federate, held_out, same, silos
+from toy_learners import Batch
+from toys import federate, held_out, same, silos
 
 ADAMW = TrainingSettings(learning_rate=0.05, per_device_train_batch_size=4, optimizer_state="keep")
 Array = np.ndarray

@@ -29,7 +29,8 @@ from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.tensors.low_rank import A, B, Factors, stacked
 from hanse.tensors.named import Tensors
-from toys import LAYER, Meddler, Outcome, Toy, federate, held_out, same, silos
+from toy_learners import LAYER, Toy
+from toys import Meddler, Outcome, federate, held_out, same, silos
 
 RANK = 2
 TRAINING = TrainingSettings(learning_rate=0.1, per_device_train_batch_size=4, optim="sgd")

@@ -10,7 +10,7 @@ from torch import Tensor
 from hanse.errors import UserError
 from hanse.federation.distillation.mutual import Answers, answers, pull
 from hanse.randomness import RoundContext
-from toys import Toy, points
+from toy_learners import Toy, points
 
 STEP = 1e-6
 

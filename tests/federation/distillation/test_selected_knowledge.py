@@ -10,7 +10,8 @@ from hanse.federation.distillation.public_logits import PublicRows
 from hanse.federation.distillation.selected_knowledge import CoTuning, Knowledge, select
 from hanse.randomness import RoundContext
 from hanse.tensors import top_k
-from toys import CLASSES, held_out
+from toy_learners import CLASSES
+from toys import held_out
 
 LEVELS = (0.1, 0.5, 0.5, 2.0)  # of losses; two may be equal
 COUNTS = torch.tensor([2, 1, 3])  # labels of each example

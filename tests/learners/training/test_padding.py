@@ -8,7 +8,8 @@ import pytest
 from hanse.learners.training.batch_sampling import sample_batches
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
-from toys import ToyLearner, held_out
+from toy_learners import ToyLearner
+from toys import held_out
 
 # Tokens of movie reviews (the package's, SmolLM2's tokenizer, cut at 512): every 20th of them.
 REVIEWS = (16, 27, 32, 38, 46, 60, 103, 151, 165, 177, 192, 207, 226, 246, 274, 317, 366, 424, 512)

@@ -12,7 +12,7 @@ from hanse.learners.objectives.sft import Sft
 from hanse.learners.training.job import TrainingJob
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
-from toys import Toy, points
+from toy_learners import Toy, points
 
 LINEAR = TrainingSettings(learning_rate=0.8, lr_scheduler_type="linear", max_steps=2)
 
