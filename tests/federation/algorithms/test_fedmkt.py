@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedmkt import TOKENS, FedMKT
+from hanse.federation.exchange.screening import NormBound
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.results import State, TrainResult
 from hanse.federation.messages import ClientProfile, Reply, Update
@@ -18,7 +19,8 @@ from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.tensors.named import layout_bytes
 from hanse.tensors.serialization import MessageError
-from toys import CLASSES, Toy, ToyLearner, held_out, silos
+from toy_learners import CLASSES, Toy, ToyLearner
+from toys import held_out, silos
 
 PROFILE, CONTEXT = ClientProfile("c0", 8), RoundContext(0, 1, "c0")
 LABELS = 30
@@ -121,6 +123,20 @@ def test_a_message_has_the_bytes_of_the_formula(k: int, dtype: Any, e: int, tmp_
     own.step(update)
     down = own.algorithm.instruction(own.state, PROFILE, CONTEXT).tensors
     assert sum(tensor.nbytes for tensor in down.values()) == formula
+
+
+def test_classes_without_a_logit_are_no_reason_to_refuse_an_update(tmp_path: Path) -> None:
+    """A client of other tokens has classes that it cannot name."""
+    own = Setting(FedMKT(k=2, dtype="float16"), tmp_path)
+    updates = [own.update(toy, {}) for toy in silos(3).values()]
+    values = updates[0].tensors["values"].clone()
+    values[:, 1] = torch.finfo(torch.float16).min
+    updates[0] = replace(updates[0], tensors={**updates[0].tensors, "values": values})
+    pairs = [(ClientProfile(f"c{n}", 8), update) for n, update in enumerate(updates)]
+    reasons = list[str]()
+    bound = NormBound(50.0, own.algorithm)
+    left = [*bound.screen(pairs, lambda name, reason: reasons.append(f"{name}: {reason}"))]
+    assert len(left) == 3 and not reasons
 
 
 def test_the_losses_that_are_sent_are_those_of_the_rows(tmp_path: Path) -> None:

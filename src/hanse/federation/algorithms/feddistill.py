@@ -66,9 +66,6 @@ class FedDistill(LogitExchange):
     def validate(self, update: Update, state: State, profile: ClientProfile) -> None:
         top_k.check(update.tensors, int(state["rows"]["classes"]))
 
-    def measured(self, tensors: Tensors) -> Mapping[str, Tensors]:
-        return {"norm of logits": {"": tensors[top_k.VALUES]}}
-
     def train(self, instruction: Instruction, client: Client) -> Update:
         learner, rows = client.learner, public_rows(client.learner)
         refuse_other_rows(rows, instruction.numbers, client.profile.name)

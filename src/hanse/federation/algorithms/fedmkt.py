@@ -89,12 +89,6 @@ class FedMKT(LogitExchange):
         if bool((update.tensors[LOSSES] < 0).any()):
             raise MessageError("a loss of its public rows is below 0")
 
-    def measured(self, tensors: Tensors) -> Mapping[str, Tensors]:
-        return {
-            "norm of logits": {"": tensors[top_k.VALUES]},
-            "norm of losses": {"": tensors[LOSSES]},
-        }
-
     def train(self, instruction: Instruction, client: Client) -> Update:
         learner = client.learner
         if TOKENS not in client.session:  # the same in all rounds

@@ -50,6 +50,13 @@ class LogitExchange(Algorithm):
     def max_weight(self, profile: ClientProfile) -> float:
         return 1.0
 
+    def measured(self, tensors: Tensors) -> Mapping[str, Tensors]:
+        """No part: whatever the logits, a row is learned as a distribution, which is bounded.
+
+        A class that the sender's tokens cannot name has the least logit that there is.
+        """
+        return {}
+
     def personalized(self, instruction: Instruction, client: Client) -> Tensors:
         return dict(client.memory) or client.learner.initial()
 
