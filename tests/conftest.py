@@ -61,6 +61,14 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def other_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a random Llama whose tokenizer knows other words than those of the reviews."""
+    folder = tmp_path_factory.mktemp("models") / "other-llama"
+    tiny_models.save_llama(folder, ["the quick brown fox jumps over the lazy dog"] * 5)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a random GPT-2 (its matrices are Conv1D): 2 layers, hidden size 32."""
     folder = tmp_path_factory.mktemp("models") / "tiny-gpt2"

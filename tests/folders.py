@@ -1,5 +1,6 @@
 """Run and baselines folders as hanse leaves them, written by hand."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -132,3 +133,11 @@ def _outcome(seed: int, value: float, name: str) -> dict[str, Any]:
 def _mean(clients: Mapping[str, list[float]]) -> float:
     found = [value for values in clients.values() for value in values]
     return sum(found) / len(found)
+
+
+def learned_digest(folder: Path) -> str:
+    """The hash of what the server and the clients of a run have learned."""
+    files = [f for part in ("adapter", "clients") for f in (folder / part).rglob("*.safetensors")]
+    assert len(files) >= 4
+    files.sort(key=lambda file: file.relative_to(folder))
+    return hashlib.sha256(b"".join(map(Path.read_bytes, files))).hexdigest()

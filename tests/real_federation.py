@@ -171,6 +171,10 @@ class Federation:
         """Kill a process as the machine would: without a word."""
         self.processes.pop(name).end(signal.SIGKILL)
 
+    def gone(self, name: str) -> None:
+        """Wait until all of Flower's processes of a silo have ended, however it was killed."""
+        wait_until_gone(self.home / name / "flower")
+
     def said(self, name: str) -> str:
         return (self.home / f"{name}.log").read_text(errors="replace")
 
@@ -258,6 +262,14 @@ def flower_of(folder: Path) -> dict[int, str]:
                 words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 found[int(process.name)] = words
     return found
+
+
+def wait_until_gone(folder: Path) -> None:
+    """Wait until all of Flower's processes of a command have ended, however it was killed."""
+    end = time.monotonic() + patience(60)
+    while left := flower_of(folder):
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
 
 
 def flower_programs(folder: Path) -> dict[int, str]:

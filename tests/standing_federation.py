@@ -115,6 +115,11 @@ class StandingFederation:
         rows = {"path": str(self.parts.data), "public": str(self.parts.data)}
         self.parts.silo(name, words, data=rows, policy=allowed())
 
+    def kill(self, name: str) -> None:
+        """Kill a silo as its machine would, and wait until Flower's processes are gone, too."""
+        self.parts.kill(name)
+        self.parts.gone(name)
+
     def begin(self, experiment: Path, folder: Path, *words: str, falters: int = 0) -> None:
         """Let the server run an experiment of three clients in a folder.
 

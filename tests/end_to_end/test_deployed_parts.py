@@ -1,13 +1,15 @@
 """Toys of methods to come, and secure sums, deployed and in one process."""
 
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from hanse.journal import record_files
 from hanse.journal.privacy_record import PRIVACY, PrivacyRecord
-from hanse.journal.run_folder import read_releases
-from real_federation import digest, simulated
+from hanse.journal.run_folder import read_releases, read_rounds
+from real_federation import PATIENCE, digest, simulated
 from standing_federation import PARTS, StandingFederation
 
 pytestmark = pytest.mark.end_to_end
@@ -16,6 +18,12 @@ pytestmark = pytest.mark.end_to_end
 SQUEEZED = f"[{{{PARTS}/squeezed.py:Squeezed: {{grid: 0.001}}}}]"
 NOISED = "{noise_multiplier: 0.01, test_noise: true}"
 OF_EXTRA = ("rows that each silo hides in its training",)  # hanse[privacy]
+# Another architecture, and another tokenizer.
+TEXTS = (
+    *("objective=sft", "data.public=DATA", "evaluation.tasks=[perplexity]"),
+    "clients={silo-1: {model: {model_name_or_path: GPT2}}, "
+    "silo-2: {model: {model_name_or_path: OTHER}}}",
+)
 STRAINS: dict[str, list[str]] = {
     "noise at clients, error feedback with blobs on both ways, and mentors that stay": [
         f"compression={{upload: {SQUEEZED}, download: {SQUEEZED}, error_feedback: true}}",
@@ -50,10 +58,9 @@ STRAINS: dict[str, list[str]] = {
         "silo-2: {model: {model_name_or_path: BERT}, adapter: {lora: {r: 2}}}, "
         "silo-3: {adapter: {lora: {r: 1, target_modules: [up_proj]}}}}",
     ],
-    "predictions of texts, whose tokens a file has that is sent once": [
-        *("algorithm={fedmkt: {k: 8, dtype: float16}}", "objective=sft", "rounds=2"),
-        *("data.public=DATA", "evaluation.tasks=[perplexity]"),
-        "clients={silo-1: {model: {model_name_or_path: GPT2}}}",
+    "predictions of texts by three models, whose tokens a file has that is sent once": [
+        *("algorithm={fedmkt: {k: 8, dtype: float16}}", "rounds=2"),
+        *TEXTS,
     ],
     "secure sums of tensors and numbers": [
         "aggregator=secagg",
@@ -66,26 +73,61 @@ STRAINS: dict[str, list[str]] = {
 }
 
 
+@pytest.fixture
+def filled(
+    standing: StandingFederation, tiny_gpt2: Path, tiny_bert: Path, other_llama: Path
+) -> Callable[[Sequence[str]], list[str]]:
+    """Puts the places of rows and models into words."""
+    models = {"GPT2": tiny_gpt2, "BERT": tiny_bert, "OTHER": other_llama}
+    places = {"DATA": standing.parts.data, **models}
+
+    def fill(words: Sequence[str]) -> list[str]:
+        own = ["evaluation.clients=false", "data.path=DATA", *words]
+        for name, place in places.items():
+            own = [word.replace(name, str(place)) for word in own]
+        return own
+
+    return fill
+
+
 @pytest.mark.parametrize("strain", STRAINS)
 def test_deployed_toy_ends_in_the_adapter_of_the_simulated_one(
     standing: StandingFederation,
     experiment_file: Path,
     tmp_path: Path,
-    tiny_gpt2: Path,
-    tiny_bert: Path,
+    filled: Callable[[Sequence[str]], list[str]],
     strain: str,
 ) -> None:
     if strain in OF_EXTRA:
         pytest.importorskip("dp_accounting")
         pytest.importorskip("opacus")
-    places = {"DATA": standing.parts.data, "GPT2": tiny_gpt2, "BERT": tiny_bert}
-    own = ["rounds=1", "evaluation.clients=false", "data.path=DATA", *STRAINS[strain]]
-    for name, place in places.items():
-        own = [word.replace(name, str(place)) for word in own]
+    own = filled(["rounds=1", *STRAINS[strain]])
     expected = simulated(experiment_file, tmp_path / "simulated", *own, "num_clients=3")
     standing.begin(experiment_file, tmp_path / "deployed", *own)
     standing.done()
     assert digest(tmp_path / "deployed") == expected
+
+
+def test_a_killed_silo_with_a_model_and_tokens_of_its_own_comes_back(
+    standing: StandingFederation,
+    experiment_file: Path,
+    tmp_path: Path,
+    filled: Callable[[Sequence[str]], list[str]],
+) -> None:
+    """What it has learned in earlier rounds, and the server's tokens, are on its disk."""
+    own = filled(["algorithm={fedmkt: {k: 8}}", "rounds=4", *TEXTS])
+    expected = simulated(experiment_file, tmp_path / "simulated", *own, "num_clients=3")
+    folder = tmp_path / "deployed"
+    standing.begin(experiment_file, folder, *own)
+    end = time.monotonic() + PATIENCE
+    while len(read_rounds(folder)) < 3:  # round 2 is counted
+        assert time.monotonic() < end, standing.parts.said("server")
+        time.sleep(0.02)
+    standing.kill("silo-2")
+    assert len(read_rounds(folder)) < 5
+    standing.silo("silo-2")
+    standing.done()
+    assert digest(folder) == expected
 
 
 @pytest.mark.extras

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from hanse.journal.run_folder import read_releases, read_rounds
-from patience import patience
 from real_federation import (
     ALONE,
     PATIENCE,
@@ -18,22 +17,14 @@ from real_federation import (
     Federation,
     digest,
     federation,
-    flower_of,
     flower_programs,
     simulated,
+    wait_until_gone,
     with_memory,
 )
 from samples import ROOT
 
 pytestmark = pytest.mark.end_to_end
-
-
-def _gone(folder: Path) -> None:
-    """All of Flower's processes of a command end, however it was killed."""
-    end = time.monotonic() + patience(60)
-    while left := flower_of(folder):
-        assert time.monotonic() < end, left
-        time.sleep(0.1)
 
 
 def _kill_flower(home: Path, program: str) -> None:
@@ -77,11 +68,11 @@ def test_killed_parts_come_back_and_the_adapter_is_the_same(
         # When it was about to commit round 2, whose noise was drawn.
         assert server.code == -signal.SIGKILL and len(read_rounds(made.run)) == 2
         assert [release.round for release in read_releases(made.run)] == [1, 2]
-        _gone(made.run / "flower")
+        wait_until_gone(made.run / "flower")
         made.server()
         made.hears("server", "round 2: validation")
         _kill_in_training(made, "silo-2", 3)
-        _gone(tmp_path / "silo-2" / "flower")
+        made.gone("silo-2")
         made.silo("silo-2", checkpoint_seconds=0, policy=policy)
         made.hears("silo-2", "round-00003: resuming the training after step")
         made.hears("server", "round 4: validation")

@@ -20,7 +20,6 @@ from hanse.simulation import run as simulation
 from hanse.tensors.serialization import unpack
 from samples import reviews, write_lines
 from stopping import ctrl_c
-from tiny_models import save_llama
 
 KEEP = "train.optimizer_state=keep"
 
@@ -153,10 +152,9 @@ def test_a_frozen_mentor_is_refused_before_it_is_loaded(experiment_file: Path) -
 
 @pytest.mark.usefixtures("nothing_loads")
 def test_unequal_tokens_are_refused_by_the_names_of_both(
-    experiment_file: Path, tiny_llama: Path, tiny_bert: Path, tmp_path: Path
+    experiment_file: Path, tiny_llama: Path, tiny_bert: Path, other_llama: Path, tmp_path: Path
 ) -> None:
-    other = tmp_path / "other-llama"
-    save_llama(other, ["the quick brown fox jumps over the lazy dog"] * 5)
+    other = other_llama
     unlike = f"trained model ({tiny_llama}), but their tokenizers have unlike vocabularies"
     message = refused(experiment_file, fedkd(other))
     assert f"models.mentor ({other}) gets" in message and unlike in message
@@ -170,7 +168,11 @@ def test_unequal_tokens_are_refused_by_the_names_of_both(
 
 
 def test_unequal_tokens_are_refused_in_memory_if_no_tokenizer_was_there_before(
-    experiment_file: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    experiment_file: Path,
+    tiny_bert: Path,
+    other_llama: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def missing(path: str) -> None:
         raise UserError(f"the tokenizer of {path} is missing.")
@@ -178,10 +180,9 @@ def test_unequal_tokens_are_refused_in_memory_if_no_tokenizer_was_there_before(
     monkeypatch.setattr(tokenizer_files, "find", missing)
     message = refused(experiment_file, fedkd(tiny_bert))
     assert "is an encoder and the trained model is a causal language model" in message
-    save_llama(tmp_path / "other", ["the quick brown fox jumps over the lazy dog"] * 5)
-    message = refused(experiment_file, fedkd(tmp_path / "other"))
+    message = refused(experiment_file, fedkd(other_llama))
     assert "unlike vocabularies" in message
-    message = refused(experiment_file, fedcollm(tmp_path / "other", tmp_path, "{}"))
+    message = refused(experiment_file, fedcollm(other_llama, tmp_path, "{}"))
     assert "models.large" in message and "unlike vocabularies" in message
 
 

@@ -1,6 +1,5 @@
 """Clients with base models, adapters and tokenizers of their own, in whole runs on tiny models."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from folders import learned_digest
 from hanse.errors import UserError
 from hanse.experiment.assembly import client_adapters
 from hanse.experiment.assembly.assemble import Simulation, simulate
@@ -17,17 +17,8 @@ from hanse.simulation import run as simulation
 from hanse.tensors.named import shapes
 from samples import reviews, write_experiment, write_lines
 from stopping import ctrl_c
-from tiny_models import save_llama
 
 Words = Sequence[str]
-
-
-@pytest.fixture(scope="module")
-def other_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama whose tokenizer knows other words."""
-    folder = tmp_path_factory.mktemp("other") / "other-llama"
-    save_llama(folder, ["the quick brown fox jumps over the lazy dog"] * 5)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +51,6 @@ def finished(
     return simulation.run(load(file, words))
 
 
-def digest(folder: Path) -> str:
-    """The hash of what server and clients have learned."""
-    files = [f for part in ("adapter", "clients") for f in (folder / part).rglob("*.safetensors")]
-    assert len(files) >= 4
-    files.sort(key=lambda file: file.relative_to(folder))
-    return hashlib.sha256(b"".join(map(Path.read_bytes, files))).hexdigest()
-
-
 def test_server_and_three_unlike_clients_learn_together(finished: Path) -> None:
     records = run_folder.read_rounds(finished)
     assert [record.clients for record in records[1:]] == [("silo-1", "silo-2", "silo-3")] * 2
@@ -83,7 +66,9 @@ def test_a_run_of_unequal_models_resumes_as_if_it_had_not_stopped(
 ) -> None:
     with ctrl_c("round 2: ", 2), pytest.raises(UserError, match="after round 1 was"):
         simulation.run(load(experiment_file, words))
-    assert digest(simulation.resume(experiment_file.parent / "run")) == digest(finished)
+    assert learned_digest(simulation.resume(experiment_file.parent / "run")) == learned_digest(
+        finished
+    )
 
 
 def test_the_server_expects_the_layouts_of_its_own_model_only(

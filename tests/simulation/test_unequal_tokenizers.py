@@ -1,11 +1,11 @@
 """Models of other architectures and tokenizers that teach each other texts, in whole runs."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from folders import learned_digest
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
@@ -15,24 +15,24 @@ from hanse.learners.adapted_model import AdaptedModel
 from hanse.simulation import run as simulation
 from samples import reviews, write_experiment, write_lines
 from stopping import ctrl_c
-from tiny_models import save_llama
 
 K = 8
 PUBLIC_ROWS = 16
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path) -> Sequence[str]:
+def words(
+    tmp_path_factory: pytest.TempPathFactory, tiny_gpt2: Path, other_llama: Path
+) -> Sequence[str]:
     """A client with another architecture, and one with another tokenizer."""
     home = tmp_path_factory.mktemp("tokenizers")
-    save_llama(home / "other", ["the quick brown film music actor lazy dog"] * 5)
     public = write_lines(home / "rows.jsonl", reviews(PUBLIC_ROWS, seed=5))
     return [
         f"algorithm={{fedmkt: {{k: {K}}}}}",
         f"data.public={public}",
         *("objective=sft", "evaluation.tasks=[perplexity]", "rounds=2"),
         f"clients={{silo-1: {{model: {{model_name_or_path: {tiny_gpt2}}}}}, "
-        f"silo-2: {{model: {{model_name_or_path: {home / 'other'}}}}}}}",
+        f"silo-2: {{model: {{model_name_or_path: {other_llama}}}}}}}",
     ]
 
 
@@ -46,14 +46,6 @@ def finished(
     """The folder of a whole run."""
     file = write_experiment(tmp_path_factory.mktemp("finished"), tiny_llama, review_file)
     return simulation.run(load(file, words))
-
-
-def digest(folder: Path) -> str:
-    """The hash of what server and clients have learned."""
-    files = [f for part in ("adapter", "clients") for f in (folder / part).rglob("*.safetensors")]
-    assert len(files) >= 4
-    files.sort(key=lambda file: file.relative_to(folder))
-    return hashlib.sha256(b"".join(map(Path.read_bytes, files))).hexdigest()
 
 
 def test_server_and_clients_learn_together(finished: Path) -> None:
@@ -70,7 +62,9 @@ def test_a_stopped_run_ends_as_if_it_had_not_stopped(
 ) -> None:
     with ctrl_c("round 2: ", 2), pytest.raises(UserError, match="after round 1 was"):
         simulation.run(load(experiment_file, words))
-    assert digest(simulation.resume(experiment_file.parent / "run")) == digest(finished)
+    assert learned_digest(simulation.resume(experiment_file.parent / "run")) == learned_digest(
+        finished
+    )
 
 
 def test_feddistill_refuses_another_tokenizer_in_a_sentence(
