@@ -53,7 +53,12 @@ class WorkerEngine:
         self.sent: list[tuple[str, bytes]] = []
         self.replies: list[bytes] = []
         self.before: Callable[[str, bytes], None] = lambda name, request: None
-        self._events: deque[Frame] = deque([({"is": "nodes", "nodes": [*self.workers]}, b"")])
+        self._events: deque[Frame] = deque()
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what is under way, and name the nodes to a server, as to one that has started."""
+        self._events = deque([({"is": "nodes", "nodes": [*self.workers]}, b"")])
 
     def restart(self, name: str) -> None:
         """Put a new worker in the place of a silo's, as after kill -9: at another node."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import tiny_models
 from hanse.deployment.silo.model_download import brings_model
 from hanse.errors import UserError
 from hanse.experiment.loading import load
@@ -16,6 +17,7 @@ from hanse.federation.delivery import files
 from hanse.federation.messages import Request
 from hanse.journal.run_folder import read_ledger
 from hanse.learners.models.model_hash import model_hash
+from hanse.planning import emulator as emulators
 from hanse.reports.run.page import write_report
 from linked_silos import WorkerEngine, served, silo
 from real_federation import digest, simulated
@@ -114,6 +116,35 @@ def test_a_silo_that_is_killed_while_it_is_sent_the_model_goes_on_where_it_was(
         for name in part.instruction.tensors
     ]
     assert len(sent) == len({*sent}) == len(parts(engine, "silo-1")), "no chunk was sent twice"
+
+
+def test_a_server_that_is_stopped_while_it_sends_the_model_goes_on_where_it_was(
+    experiment_file: Path, review_file: Path, tmp_path: Path
+) -> None:
+    expected = simulated(experiment_file, tmp_path / "simulated", *DELIVERED)
+    engine = WorkerEngine(
+        *(silo(name, review_file, tmp_path / name, delivered_models="allow") for name in NAMES)
+    )
+    words = [*DELIVERED, "clients_per_pass=off", f"output_dir={tmp_path / 'run'}"]
+    experiment = load(experiment_file, words)
+
+    def stop(name: str, request: bytes) -> None:
+        if len(parts(engine, "silo-1")) == 3:
+            raise RuntimeError("the server is gone")
+
+    engine.before = stop
+    with pytest.raises(RuntimeError, match="the server is gone"):
+        served(experiment, engine)
+    engine.before = lambda name, request: None
+    engine.begin()
+    assert digest(served(experiment, engine)) == expected
+    for name in NAMES:
+        sent = [
+            (file, part.instruction.numbers[files.OFFSET])
+            for part in parts(engine, name)
+            for file in part.instruction.tensors
+        ]
+        assert len(sent) == len({*sent}), "no chunk was sent twice"
 
 
 def test_a_damaged_model_is_found_and_sent_again(
@@ -217,3 +248,24 @@ def test_what_is_sent_is_previewed_and_what_cannot_be_is_refused_before_it_is_lo
     with pytest.raises(UserError, match="is the name of a model on a hub"):
         served(load(experiment_file, [*words, "model.model_name_or_path=a/b"]), WorkerEngine())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "compressor",
+    [{"layer_drop": {"keep": 1}}, {"low_rank": {"energy": 0.9}}, {"quantized": {"bits": "int8"}}],
+)
+def test_an_emulator_is_delivered_with_its_record(
+    experiment_file: Path, review_file: Path, tmp_path: Path, compressor: str
+) -> None:
+    whole, emulator = tmp_path / "whole", tmp_path / "emulator"
+    tiny_models.save_llama(whole, layers=5)
+    emulators.make(str(whole), emulator, 1, 1, compressor, None)
+    policy = {"delivered_models": "allow", "min_cohort": 1}
+    engine = WorkerEngine(silo("silo-1", review_file, tmp_path / "silo-1", **policy))
+    words = [*DELIVERED, "num_clients=1", "rounds=1", f"output_dir={tmp_path / 'run'}"]
+    words += [f"model.model_name_or_path={emulator}", "clients_per_pass=off"]
+    words += ["adapter={lora: {r: 4, target_modules: [q_proj], layers_to_transform: [0]}}"]
+    served(load(experiment_file, words), engine)
+    [model] = (tmp_path / "silo-1" / "models").iterdir()
+    assert (model / "emulator.json").read_bytes() == (emulator / "emulator.json").read_bytes()
+    assert model_hash(model) == model_hash(emulator) != model_hash(whole)
