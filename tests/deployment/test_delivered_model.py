@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import tiny_models
 from hanse.deployment.silo.model_download import brings_model
 from hanse.errors import UserError
 from hanse.experiment.loading import load
@@ -17,7 +16,6 @@ from hanse.federation.delivery import files
 from hanse.federation.messages import Request
 from hanse.journal.run_folder import read_ledger
 from hanse.learners.models.model_hash import model_hash
-from hanse.planning import emulator as emulators
 from hanse.reports.run.page import write_report
 from linked_silos import WorkerEngine, served, silo
 from real_federation import digest, simulated
@@ -248,24 +246,3 @@ def test_what_is_sent_is_previewed_and_what_cannot_be_is_refused_before_it_is_lo
     with pytest.raises(UserError, match="is the name of a model on a hub"):
         served(load(experiment_file, [*words, "model.model_name_or_path=a/b"]), WorkerEngine())
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    "compressor",
-    [{"layer_drop": {"keep": 1}}, {"low_rank": {"energy": 0.9}}, {"quantized": {"bits": "int8"}}],
-)
-def test_an_emulator_is_delivered_with_its_record(
-    experiment_file: Path, review_file: Path, tmp_path: Path, compressor: str
-) -> None:
-    whole, emulator = tmp_path / "whole", tmp_path / "emulator"
-    tiny_models.save_llama(whole, layers=5)
-    emulators.make(str(whole), emulator, 1, 1, compressor, None)
-    policy = {"delivered_models": "allow", "min_cohort": 1}
-    engine = WorkerEngine(silo("silo-1", review_file, tmp_path / "silo-1", **policy))
-    words = [*DELIVERED, "num_clients=1", "rounds=1", f"output_dir={tmp_path / 'run'}"]
-    words += [f"model.model_name_or_path={emulator}", "clients_per_pass=off"]
-    words += ["adapter={lora: {r: 4, target_modules: [q_proj], layers_to_transform: [0]}}"]
-    served(load(experiment_file, words), engine)
-    [model] = (tmp_path / "silo-1" / "models").iterdir()
-    assert (model / "emulator.json").read_bytes() == (emulator / "emulator.json").read_bytes()
-    assert model_hash(model) == model_hash(emulator) != model_hash(whole)
