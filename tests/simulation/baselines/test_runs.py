@@ -48,6 +48,23 @@ def test_other_rungs_reset_the_optimizer_as_the_federation_does(
         torch.testing.assert_close(left[name], tensor, rtol=0, atol=1e-5)
 
 
+def test_each_client_alone_trains_the_model_that_it_has_in_the_federation(
+    experiment_file: Path, tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    public = write_lines(tmp_path / "public.jsonl", reviews(8, seed=7))
+    words = ["algorithm=feddistill", f"data.public={public}", "rounds=1", "train.max_steps=1"]
+    own = f"clients.silo-2.model.model_name_or_path={tiny_gpt2}"
+    folder = runs.run(load(experiment_file, [*words, own]), [0])
+    figures = _figures(folder)
+    assert len(figures["variants"]) == figures["planned"]
+    models = {
+        name: load(folder / "seed-0" / name / "experiment.yaml").model.model_name_or_path
+        for name in ("alone-silo-1", "alone-silo-2", "centralised")
+    }
+    assert models["alone-silo-2"] == str(tiny_gpt2)
+    assert models["alone-silo-1"] == models["centralised"] != str(tiny_gpt2)
+
+
 def test_clients_with_their_own_files_climb_too(experiment_file: Path, tmp_path: Path) -> None:
     lines = ["clients:\n"]
     for number, name in enumerate(("north", "south")):

@@ -61,6 +61,45 @@ def test_without_an_adapter_every_run_changes_the_weights_in_the_same_way(
         assert variant.experiment.algorithm["fedkseed"]["seeds"] == 8
 
 
+def test_a_client_alone_trains_its_own_model(
+    experiment_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [
+        "clients.silo-2.model.model_name_or_path=other",
+        "clients.silo-2.adapter={lora: {r: 2}}",
+    ]
+    found = _by_name(experiment_file, "algorithm=feddistill", "data.public=public.jsonl", *words)
+    for name, variant in found.items():
+        experiment, own = variant.experiment, variant.experiment.for_client("silo-2")
+        if name.startswith("alone-silo-2"):
+            assert experiment.model.model_name_or_path == "other"
+            assert (experiment.adapter.lora.r, own.adapter.lora.r) == (2, 2)
+        else:
+            assert experiment.model.model_name_or_path != "other"
+    federated = found["federated"].experiment
+    assert federated.for_client("silo-2").model.model_name_or_path == "other"
+    assert "its own model (silo-2 other)" in caplog.text
+
+
+def test_a_client_alone_trains_the_mentor_that_it_would_keep(
+    experiment_file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [
+        "algorithm=fedkd",
+        "models={mentor: {model_name_or_path: large, adapter: {lora: {r: 3}}}}",
+        "clients.silo-2.models.mentor.model_name_or_path=larger",
+    ]
+    found = _by_name(experiment_file, *words)
+    trained = {
+        name: Path(variant.experiment.model.model_name_or_path).name
+        for name, variant in found.items()
+    }
+    assert (trained["alone-silo-1"], trained["alone-silo-2-longer"]) == ("large", "larger")
+    assert found["alone-silo-1"].experiment.adapter.lora.r == 3
+    assert not {"large", "larger"} & {trained["federated"], trained["centralised"]}
+    assert "models.mentor, which it would keep" in caplog.text
+
+
 def test_where_nothing_travels_nothing_is_encoded(experiment_file: Path) -> None:
     words = ["compression={upload: [bf16], error_feedback: true}"]
     words += ["clients.silo-2.compression=identity"]

@@ -1,7 +1,8 @@
 """Variants of a baseline comparison: ordinary runs with settings derived from one experiment.
 
-All variants have the experiment's rounds, division, model, adapter, and learning rate with its
-schedule. They differ in the clients whose rows they train on, and in the examples of a round:
+All variants have the experiment's rounds, division, and learning rate with its schedule. They have
+its model and adapter, but for a client alone, which has its own. They differ in the clients whose
+rows they train on, and in the examples of a round:
 
 federated                the experiment itself
 alone-<client>           one client, as long as it trains in the federation
@@ -20,6 +21,7 @@ rounds that are measured in passes. With S steps in each round, a client alone d
 round, and n·S steps for "as long as all n clients together". A round is rounded up to whole steps.
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -28,9 +30,11 @@ from typing import Any
 
 from hanse.errors import UserError
 from hanse.experiment.part_kinds import ALGORITHM, OBJECTIVE
-from hanse.experiment.schema import Experiment
+from hanse.experiment.schema import Experiment, build_algorithm
 from hanse.federation.client_sampling import taking_part
 from hanse.learners.training.settings import TrainingSettings
+
+log = logging.getLogger(__name__)
 
 # Kinds of variants, in the order of the report, each with its description in one phrase.
 KINDS = {
@@ -80,9 +84,10 @@ def variants(
     """
     values = experiment.resolved()
     values["evaluation"] = {**values["evaluation"], "test": True}  # scores the base model, too
+    _remark_on_unlike(experiment)
     result = [Variant("federated", None, _placed(values, seed, home / "federated"))]
     for kind, client, train in _baseline_training(experiment, sizes):
-        changed = _plain(values, train, client)
+        changed = _plain(_of_client(experiment, client), train, client)
         placed = _placed(changed, seed, home / name_of(kind, client))
         result.append(Variant(kind, client, placed))
     return result
@@ -137,6 +142,46 @@ def refuse(experiment: Experiment) -> None:
         raise UserError(
             "a baseline comparison compares scores on test rows, but data.test is 0; hold some "
             "out, such as data.test=0.1."
+        )
+
+
+def _of_client(experiment: Experiment, client: str | None) -> dict[str, Any]:
+    """The settings of the experiment, with the model that a client would keep for itself.
+
+    None: the experiment's own model. A client alone trains its own model and adapter; where an
+    algorithm lets it keep a model beside the trained one, such as fedkd's mentor, it trains that.
+    """
+    values = experiment.resolved()
+    if client is None:
+        return values
+    own = experiment.for_client(client).resolved()
+    kept = own["models"].get(build_algorithm(experiment).keeps)
+    if kept is None:
+        kept = {**own["model"], "adapter": own["adapter"]}
+    sections = {"model": {n: kept[n] for n in own["model"]}, "adapter": kept["adapter"]}
+    clients = {name: dict(over) for name, over in values["clients"].items()}
+    for over in clients.values():  # of the others, who take no part, and of this one
+        over.pop("model", None)
+        over.pop("adapter", None)
+    return {**values, **sections, "clients": clients}
+
+
+def _remark_on_unlike(experiment: Experiment) -> None:
+    """Say that scores on the test rows are of different models, if they are."""
+    if keeps := build_algorithm(experiment).keeps:
+        log.warning(
+            "a client alone trains models.%s, which it would keep; the federated and centralised "
+            "scores on test rows are of `model`",
+            keeps,
+        )
+    name = experiment.model.model_name_or_path
+    models = {n: experiment.for_client(n).model.model_name_or_path for n in experiment.client_names}
+    unlike = [f"{client} {path}" for client, path in models.items() if path != name]
+    if unlike:
+        log.warning(
+            "a client alone trains its own model (%s); the federated and centralised scores on "
+            "test rows are of %s",
+            *(", ".join(unlike[:3]) + (" and so on" if unlike[3:] else ""), name),
         )
 
 
