@@ -98,7 +98,7 @@ def _evaluation(round: int, prefix: str, scores: Scores) -> Evaluation:
 
 
 def _client_scores(run: Run, exchange: RoundExchange) -> dict[str, Metrics]:
-    """The global model's scores on each client's own held-out rows."""
+    """The scores of the model that each client would keep, on the rows that it holds out."""
     with run.journal.ledger.time("round"):
         updates = {profile.name: update for profile, update in exchange.evaluate()}
     return {name: dict(update.numbers) for name, update in updates.items() if update.weight}

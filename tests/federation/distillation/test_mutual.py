@@ -1,4 +1,4 @@
-"""Answers of two models, and the gradient by which one is drawn to the other's."""
+"""Predictions of two models, and the gradient by which one is drawn to the other's."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hanse.errors import UserError
-from hanse.federation.distillation.mutual import Answers, answers, pull
+from hanse.federation.distillation.mutual import Predictions, distillation_loss, predictions
 from hanse.randomness import RoundContext
 from toy_learners import Toy, points
 
@@ -20,8 +20,8 @@ def drawn(classes: int, seed: int) -> Tensor:
     return torch.randn(5, classes, dtype=torch.float64, generator=draw).requires_grad_()
 
 
-def of(logits: Tensor) -> Answers:
-    return Answers(logits, logits.sum())
+def of(logits: Tensor) -> Predictions:
+    return Predictions(logits, logits.sum())
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -44,7 +44,7 @@ def test_the_gradient_is_that_of_finite_differences_and_of_one_model_alone(
             total += sum(float(p * (p / q).log()) for p, q in zip(a, b, strict=True))
         return temperature**2 * total / len(row)
 
-    value = pull(of(own), of(other), temperature, reverse)
+    value = distillation_loss(of(own), of(other), temperature, reverse)
     assert float(value.detach()) == pytest.approx(brute(own.tolist()), rel=1e-9)
     value.backward()
     assert other.grad is None and own.grad is not None
@@ -69,7 +69,7 @@ class Batch:
 
 
 class Fixed:
-    """Answers all the same; `scores` are of the label words."""
+    """Predictions all the same; `scores` are of the label words."""
 
     def forward(self, batch: Batch) -> Tensor:
         return torch.tensor([[0.0, 1.0, 2.0]] * 2)
@@ -80,11 +80,11 @@ class Fixed:
 
 def test_label_words_are_scored_among_themselves_and_tokens_in_the_vocabulary() -> None:
     fixed: Any = Fixed()
-    by_word = answers(fixed, Batch(torch.tensor([7, 8]), 2, 2, torch.tensor([0, 1])))
+    by_word = predictions(fixed, Batch(torch.tensor([7, 8]), 2, 2, torch.tensor([0, 1])))
     assert by_word.logits.shape == (2, 2)
     e = torch.tensor(1.0).exp()
     assert float(by_word.loss) == pytest.approx(float(((1 + e).log() * 2 - 1) / 2))
-    by_token = answers(fixed, Batch(torch.tensor([2, 2]), 2))
+    by_token = predictions(fixed, Batch(torch.tensor([2, 2]), 2))
     assert by_token.logits.shape == (2, 3)
     assert float(by_token.loss) == pytest.approx(float((1 + e + e * e).log() - 2))
 
@@ -92,11 +92,11 @@ def test_label_words_are_scored_among_themselves_and_tokens_in_the_vocabulary() 
 def test_pairs_of_answers_have_no_right_class() -> None:
     fixed: Any = Fixed()
     with pytest.raises(UserError, match="choose the objective sft, classify or tag"):
-        answers(fixed, Batch(torch.tensor([1, 2]), items=1))
+        predictions(fixed, Batch(torch.tensor([1, 2]), items=1))
 
 
 def test_a_toy_answers_with_its_own_logits() -> None:
     toy = Toy({"train": points(0, 6)})(RoundContext(0), {})
     batch = toy.batch(toy.examples("train"))
     with torch.no_grad():
-        assert torch.equal(answers(toy, batch).logits, toy.forward(batch))
+        assert torch.equal(predictions(toy, batch).logits, toy.forward(batch))

@@ -87,7 +87,7 @@ def compare_readers(
         for name, model in beside.items():
             _refuse(name, _Reader.of(learner.backbone), _Reader.of(model), learner.max_length)
         remarks += _smaller(keeps, learner.backbone, beside)
-    for learner in _unlike(clients):
+    for learner in _unlike(client for client in clients if client.examples("train")):
         objective.require(learner)
     return remarks
 

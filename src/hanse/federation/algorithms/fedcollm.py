@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor
 
 from hanse.federation.algorithms.fedavg import FedAvg
-from hanse.federation.distillation.mutual import Answers, answers, pull
+from hanse.federation.distillation.mutual import Predictions, distillation_loss, predictions
 from hanse.federation.interfaces.algorithm import Server
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.objective import Objective
@@ -20,7 +20,7 @@ LARGE, PUBLIC = "large", "public"
 
 
 @dataclass(frozen=True)
-class CoTuning(Objective):
+class ServerCoTuning(Objective):
     """Lₛ + L_b of a small model s and a large one b, each with the gradient of its own loss alone.
 
     Lₛ = CEₛ + λ·T²·KL(p_b ‖ pₛ) and L_b = CE_b + λ·T²·KL(pₛ ‖ p_b), means over items; the other
@@ -38,23 +38,25 @@ class CoTuning(Objective):
 
     def loss(self, learner: Learner, batch: Any) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.small_only):
-            large = answers(learner.models[LARGE], batch)
-        small = answers(learner, batch)
+            large = predictions(learner.models[LARGE], batch)
+        small = predictions(learner, batch)
         loss = self._loss(small, large)
         return loss if self.small_only else loss + self._loss(large, small)
 
-    def _loss(self, own: Answers, other: Answers) -> Tensor:
-        return own.loss + self.strength * pull(own, other, self.temperature, self.reverse)
+    def _loss(self, own: Predictions, other: Predictions) -> Tensor:
+        return own.loss + self.strength * distillation_loss(
+            own, other, self.temperature, self.reverse
+        )
 
 
 @dataclass(frozen=True)
-class RightAnswers(Objective):
-    """The cross-entropy of a model's answers to public rows."""
+class LabelCrossEntropy(Objective):
+    """The cross-entropy of a model's predictions of the labels."""
 
     batchable: ClassVar[bool] = False
 
     def loss(self, learner: Learner, batch: Any) -> Tensor:
-        return answers(learner, batch).loss
+        return predictions(learner, batch).loss
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class FedCoLLM(FedAvg):
         state = {**super().init(server), LARGE: learner.models[LARGE].initial()}
         if not self.initial_steps:
             return state
-        objective = CoTuning(self.strength, self.temperature, self.reverse, small_only=True)
+        objective = ServerCoTuning(self.strength, self.temperature, self.reverse, small_only=True)
         learner.fit(objective=objective, split=PUBLIC, steps=self.initial_steps)
         return {**state, "model": learner.tensors()}
 
@@ -102,11 +104,11 @@ class FedCoLLM(FedAvg):
         small.load(after["model"])
         large.load(state[LARGE])
         if self.strength:
-            objective = CoTuning(self.strength, self.temperature, self.reverse)
+            objective = ServerCoTuning(self.strength, self.temperature, self.reverse)
             small.fit(None, objective, PUBLIC, beside=(LARGE,), steps=self.public_steps)
         else:
             for model in (small, large):
-                model.fit(None, RightAnswers(), PUBLIC, steps=self.public_steps)
+                model.fit(None, LabelCrossEntropy(), PUBLIC, steps=self.public_steps)
         return {**after, "model": small.tensors(), LARGE: large.tensors()}
 
     def beside(self, state: State) -> Mapping[str, Tensors]:

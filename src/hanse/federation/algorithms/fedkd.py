@@ -10,7 +10,7 @@ from torch.nn import Parameter
 
 from hanse.errors import UserError
 from hanse.federation.algorithms.fedavg import FedAvg
-from hanse.federation.distillation.mutual import answers, pull
+from hanse.federation.distillation.mutual import distillation_loss, predictions
 from hanse.federation.interfaces.algorithm import Client
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.model_requirements import ModelFacts
@@ -55,11 +55,14 @@ class MutualDistillation(Objective):
 
     def loss(self, learner: Learner, batch: Any) -> Tensor:
         mentor = learner.models[MENTOR]
-        teacher, student = answers(mentor, batch), answers(learner, batch)
+        teacher, student = predictions(mentor, batch), predictions(learner, batch)
         loss = teacher.loss + student.loss
         z = loss.detach().clamp(min=torch.finfo(loss.dtype).tiny)
         if self.distill:
-            loss = loss + (pull(teacher, student) + pull(student, teacher)) / z
+            loss = (
+                loss
+                + (distillation_loss(teacher, student) + distillation_loss(student, teacher)) / z
+            )
         if self.hidden:
             loss = loss + self._hidden_distance(mentor, learner, batch) / z
         if self.attention:

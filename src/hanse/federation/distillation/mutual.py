@@ -1,4 +1,4 @@
-"""Losses of models that learn from each other's answers to the same rows."""
+"""Losses of models that learn from each other's predictions of the same rows."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from hanse.tensors.divergence import divergence
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """A model's logits of a batch's items (N, classes), and their mean cross-entropy, a scalar.
 
     Items are examples, whose classes are label words; or labelled places, whose classes are tags or
@@ -23,8 +23,8 @@ class Answers:
     loss: Tensor
 
 
-def answers(learner: Learner, batch: Any) -> Answers:
-    """A model's answers to a batch, which is of its own or of a model with the same tokens.
+def predictions(learner: Learner, batch: Any) -> Predictions:
+    """A model's predictions of a batch, which is of its own or of a model with the same tokens.
 
     Raises UserError for a batch whose items have no right class, such as pairs of answers.
     """
@@ -34,13 +34,15 @@ def answers(learner: Learner, batch: Any) -> Answers:
         logits, truth = learner.forward(batch), batch.targets
     if len(truth) != batch.items:
         raise UserError(
-            "models learn from each other's answers only where a row has right ones; choose the "
-            "objective sft, classify or tag."
+            "models learn from each other's predictions only where rows have right answers; choose "
+            "the objective sft, classify or tag."
         )
-    return Answers(logits, cross_entropy(logits, truth))
+    return Predictions(logits, cross_entropy(logits, truth))
 
 
-def pull(own: Answers, other: Answers, temperature: float = 1.0, reverse: bool = False) -> Tensor:
+def distillation_loss(
+    own: Predictions, other: Predictions, temperature: float = 1.0, reverse: bool = False
+) -> Tensor:
     """The mean over items of T²·KL(other ‖ own), or of T²·KL(own ‖ other) if `reverse`.
 
     Only the first model gets a gradient. Vocabularies that are padded to unequal sizes are compared
