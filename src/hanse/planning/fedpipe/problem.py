@@ -1,0 +1,122 @@
+"""The second stage of FedPipe (2404.06448): ranks, batch size and bits of the base for each silo.
+
+Reconstruction: the paper has no published code, and of its program only the description was read.
+The stage decides which matrices get an adapter anywhere, and for each silo m the rank r of each
+matrix l and one form o of training (bits of the base and batch size). With score s_l of a matrix,
+its share f(r) of what a full adapter would gain, and the weight p_m of a silo's rows, it maximizes
+
+    Σ_m p_m·(v_mo + Σ_l s_l·f(r_ml))
+
+subject to the memory and the seconds of a round at each silo, and to the number of matrices. Gains,
+bytes and seconds come with the choices, so this module knows no model of cost.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several ways: what it gains, and what it takes of a silo's machine.
+
+    name: for the plan, such as "rank 8" or "nf4, 4 rows". memory: bytes. seconds: of a round.
+    """
+
+    name: str
+    gain: float
+    memory: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SiloChoices:
+    """What one silo can choose, and the bounds of its machine.
+
+    weight: p_m, its share of all rows. memory: bytes that it may use. forms: bits of the base and
+    batch size, one of which it takes. ranks: for each matrix, in the same order for all silos, the
+    ranks that an adapter may have there, smallest first; the silo takes one or none.
+    """
+
+    name: str
+    weight: float
+    memory: float
+    forms: tuple[Choice, ...]
+    ranks: tuple[tuple[Choice, ...], ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All silos, the bound on a round's seconds, and the most matrices that get an adapter.
+
+    matrices: None: as many as there are.
+    """
+
+    silos: tuple[SiloChoices, ...]
+    seconds: float
+    matrices: int | None = None
+
+    def __post_init__(self) -> None:
+        if len({len(silo.ranks) for silo in self.silos}) != 1:
+            raise ValueError("silos choose ranks for different numbers of matrices")
+
+    @property
+    def count(self) -> int:
+        """The number of matrices that may get an adapter."""
+        return len(self.silos[0].ranks)
+
+    @property
+    def most(self) -> int:
+        """The most of them that get one."""
+        return self.count if self.matrices is None else min(self.matrices, self.count)
+
+
+@dataclass(frozen=True)
+class SiloPlan:
+    """What one silo does: the place of its form, and of each matrix's rank; None: no adapter."""
+
+    form: int
+    ranks: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """A plan for all silos, in their order.
+
+    gap: how far its gain may be below the best one's, as a share of that; None: not known.
+    """
+
+    silos: tuple[SiloPlan, ...]
+    gap: float | None = None
+
+
+def chosen(silo: SiloChoices, plan: SiloPlan) -> Iterator[Choice]:
+    """All that a silo has chosen: its form, then the ranks."""
+    yield silo.forms[plan.form]
+    for ranks, place in zip(silo.ranks, plan.ranks, strict=True):
+        if place is not None:
+            yield ranks[place]
+
+
+def memory(silo: SiloChoices, plan: SiloPlan) -> float:
+    """The bytes that a silo's plan takes."""
+    return sum(choice.memory for choice in chosen(silo, plan))
+
+
+def seconds(silo: SiloChoices, plan: SiloPlan) -> float:
+    """The seconds of a round that a silo's plan takes."""
+    return sum(choice.seconds for choice in chosen(silo, plan))
+
+
+def gain(problem: Problem, plans: Sequence[SiloPlan]) -> float:
+    """The gain of a plan for all silos."""
+    pairs = zip(problem.silos, plans, strict=True)
+    return sum(silo.weight * sum(c.gain for c in chosen(silo, plan)) for silo, plan in pairs)
+
+
+def fits(problem: Problem, plans: Sequence[SiloPlan]) -> bool:
+    """Whether a plan for all silos is within all bounds."""
+    used = {place for plan in plans for place, rank in enumerate(plan.ranks) if rank is not None}
+    return len(used) <= problem.most and all(
+        memory(silo, plan) <= silo.memory and seconds(silo, plan) <= problem.seconds
+        for silo, plan in zip(problem.silos, plans, strict=True)
+    )

@@ -1,0 +1,111 @@
+"""Ranks, batch sizes and bits for silos: the program, the two stages and one rank for all."""
+
+import itertools
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hanse.errors import UserError
+from hanse.planning.fedpipe.heuristic import two_stage, uniform
+from hanse.planning.fedpipe.problem import Choice, Problem, SiloChoices, SiloPlan, fits, gain
+from hanse.planning.fedpipe.program import best
+
+FORMS = (("nf4", 0.0, 0.3, 1.3), ("int8", 0.02, 0.5, 1.2), ("bf16", 0.03, 1.0, 1.0))
+
+
+def choices(draw: np.random.Generator, name: str, matrices: int, ranks: int) -> SiloChoices:
+    """A silo with a machine and scores of its own."""
+    score, size = draw.lognormal(0, 1, matrices), draw.integers(1, 4, matrices)
+    speed = draw.uniform(0.5, 2)
+    rank_choices = tuple(
+        tuple(
+            Choice(
+                f"rank {2**rank}",
+                float(score[m] * np.log2(1 + 2**rank)),
+                float(0.01 * 2**rank * size[m]),
+                float(0.005 * 2**rank * size[m] * speed),
+            )
+            for rank in range(1, ranks + 1)
+        )
+        for m in range(matrices)
+    )
+    forms = tuple(Choice(name, gain, memory, 0.3 * s * speed) for name, gain, memory, s in FORMS)
+    memory = float(draw.uniform(0.35, 1.4))
+    return SiloChoices(name, float(draw.uniform(0.1, 1)), memory, forms, rank_choices)
+
+
+def instance(seed: int, silos: int = 2, matrices: int = 3, ranks: int = 2) -> Problem:
+    draw = np.random.default_rng(seed)
+    some = tuple(choices(draw, f"silo-{n}", matrices, ranks) for n in range(1, silos + 1))
+    most = int(draw.integers(1, matrices + 1))
+    return Problem(some, float(draw.uniform(0.8, 1.2)), most)
+
+
+def brute_force(problem: Problem) -> float:
+    """The largest gain of all plans there are."""
+    plans = [
+        [
+            SiloPlan(form, ranks)
+            for form in range(len(silo.forms))
+            for ranks in itertools.product(*((None, *range(len(r))) for r in silo.ranks))
+        ]
+        for silo in problem.silos
+    ]
+    return max(gain(problem, some) for some in itertools.product(*plans) if fits(problem, some))
+
+
+def test_the_program_is_as_good_as_all_plans_tried_and_the_others_are_in_their_order() -> None:
+    gains = []
+    for seed in range(50):
+        problem = instance(seed)
+        found = [best(problem), two_stage(problem), uniform(problem)]
+        for plan in found:
+            assert plan is not None and fits(problem, plan.silos)
+        program, stages, even = (gain(problem, plan.silos) for plan in found if plan)
+        assert program == pytest.approx(brute_force(problem), rel=1e-6)
+        assert program >= stages - 1e-9 and stages >= even - 1e-9
+        gains.append((program, stages, even))
+    means = np.mean(gains, axis=0)
+    assert means[0] > means[1] > means[2]  # not always the same plan
+
+
+def test_many_silos_and_matrices_are_solved_within_the_limit() -> None:
+    problem = instance(7, silos=20, matrices=210, ranks=5)
+    start = time.process_time()
+    stages = two_stage(problem)
+    assert time.process_time() - start < 15  # some tenths of a second; quadratic growth shows
+    assert fits(problem, stages.silos)
+    found = best(problem, limit=3)
+    if found is not None:
+        assert fits(problem, found.silos) and found.gap is not None and found.gap >= 0
+
+
+def test_no_more_matrices_get_an_adapter_than_are_allowed() -> None:
+    problem = replace(instance(3, silos=3, matrices=5), matrices=2)
+    for plan in (best(problem), two_stage(problem), uniform(problem)):
+        assert plan is not None
+        used = {m for silo in plan.silos for m, rank in enumerate(silo.ranks) if rank is not None}
+        assert 0 < len(used) <= 2
+
+
+@pytest.mark.parametrize("solve", [best, two_stage, uniform])
+def test_a_silo_that_holds_nothing_is_named_with_what_would_fit(solve) -> None:  # type: ignore[no-untyped-def]
+    problem = instance(1)
+    small = replace(problem.silos[1], memory=0.1)
+    with pytest.raises(UserError) as refused:
+        solve(replace(problem, silos=(problem.silos[0], small)))
+    assert "silo-2 has 0.00 GB" in str(refused.value) and "nf4" in str(refused.value)
+    assert "silo-1" not in str(refused.value)
+
+
+@pytest.mark.parametrize("solve", [best, two_stage, uniform])
+def test_a_bound_that_nobody_meets_is_refused_with_the_least_that_one_would(solve) -> None:  # type: ignore[no-untyped-def]
+    problem = instance(1)
+    least = max(
+        min(f.seconds for f in silo.forms if f.memory <= silo.memory) for silo in problem.silos
+    )
+    with pytest.raises(UserError, match=rf"takes {least:.1f} s .*the bound is 0\.0 s"):
+        solve(replace(problem, seconds=0.001))
+    assert solve(replace(problem, seconds=1.001 * least)) is not None
