@@ -5,6 +5,7 @@ the environment variables of libgomp (GCC) and of libomp (LLVM, Intel).
 """
 
 import os
+import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,6 +46,13 @@ def shorten_waits() -> None:
     if WAIT_POLICY not in os.environ:
         for name, value in SHORT_WAITS.items():
             os.environ.setdefault(name, value)
+
+
+def model_name() -> str:
+    """The name of this machine's processor; its architecture if the system does not say it."""
+    lines = text(kernel_files.ROOT / "proc" / "cpuinfo").splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def allowed_cores() -> int:
