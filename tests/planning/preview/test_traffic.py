@@ -174,6 +174,16 @@ def test_a_round_in_which_predictions_travel_down_is_predicted_to_the_byte(
     )
 
 
+def test_a_round_in_which_a_product_travels_down_is_predicted(experiment_file: Path) -> None:
+    """A fresh adapter has none."""
+    own = "clients={silo-2: {adapter: {lora: {r: 2, lora_alpha: 4}}}}"
+    experiment = load(experiment_file, ["algorithm=flexlora", own, "rounds=2"])
+    traffic = estimate.preview(experiment).traffic
+    rows = run_rows(traffic, simulation.run(experiment))
+    assert rows[3:] == predicted(traffic, rounds=1)
+    assert all(row[2] < later[2] for row, later in zip(rows[:3], rows[3:], strict=True))
+
+
 def test_layouts_that_the_algorithm_chooses_are_told_apart(experiment_file: Path) -> None:
     experiment = load(experiment_file, [f"algorithm={__file__}:Halves", "rounds=1"])
     traffic = estimate.preview(experiment).traffic

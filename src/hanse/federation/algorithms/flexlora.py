@@ -48,6 +48,11 @@ class FlexLoRA(FedAvg):
         other = low_rank.non_factor_tensors(state["model"])
         return Instruction({**_cut(state["product"], rank, scaling), **other})
 
+    def typical(self, state: State) -> State:
+        """A state whose product is of the adapter's rank; that of a fresh adapter is empty."""
+        other = low_rank.non_factor_tensors(state["model"])
+        return {**state, "product": state["product"] or drop(state["model"], other)}
+
     def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
         rank, model = _rank_and_scaling(profile)[0], layout(state["model"])
         layers = low_rank.layers(model)
