@@ -10,7 +10,8 @@ from hanse.federation.algorithms.fedot import FedOT
 from hanse.federation.interfaces.algorithm import Algorithm, Server
 from hanse.randomness import RoundContext
 from hanse.tensors.serialization import MessageError
-from toys import Outcome, Toy, ToyLearner, federate, held_out, points, silos
+from toy_learners import Toy, ToyLearner, points
+from toys import Outcome, federate, held_out, silos
 
 
 def go(folder: Path, algorithm: Algorithm) -> Outcome:
