@@ -150,8 +150,11 @@ def test_bad_messages_and_settings_are_refused(tmp_path: Path) -> None:
     update = own.update(silos(1)["c0"], {})
     own.algorithm.validate(update, own.state, PROFILE)
     negative = {**update.tensors, "losses": -update.tensors["losses"]}
-    with pytest.raises(MessageError, match="a loss of its public rows is below 0"):
+    with pytest.raises(MessageError, match="a loss of its public rows is below 0 or above 10,000"):
         own.algorithm.validate(replace(update, tensors=negative), own.state, PROFILE)
+    unsure = {**update.tensors, "values": update.tensors["values"] + 30}
+    with pytest.raises(MessageError, match="logits are above those of any probability"):
+        own.algorithm.validate(replace(update, tensors=unsure), own.state, PROFILE)
     with pytest.raises(UserError, match=r"k is 4, .* has 3 tokens; set .* to 3 at most"):
         FedMKT(k=CLASSES + 1).init(own.server)
     own.server.files[TOKENS].write_bytes(b"nothing")

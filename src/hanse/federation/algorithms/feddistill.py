@@ -64,7 +64,7 @@ class FedDistill(LogitExchange):
         return self.logits_layout(*self._sizes(state))
 
     def validate(self, update: Update, state: State, profile: ClientProfile) -> None:
-        top_k.check(update.tensors, int(state["rows"]["classes"]))
+        self.check(update.tensors, int(state["rows"]["classes"]))
 
     def train(self, instruction: Instruction, client: Client) -> Update:
         learner, rows = client.learner, public_rows(client.learner)

@@ -26,12 +26,13 @@ from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.interfaces.token_alignment import Correspondence
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.randomness import RoundContext
-from hanse.tensors import top_k, top_k_transfer
+from hanse.tensors import top_k_transfer
 from hanse.tensors.named import Layout, Tensors, add_prefix, drop, strip_prefix
 from hanse.tensors.serialization import MessageError, pack, unpack
 
 log = logging.getLogger(__name__)
 
+MOST = 10_000  # nats of a loss; one of a random model is the logarithm of its number of tokens
 TOKENS = "public_tokens"  # the file with the server's tokens of the public rows
 
 
@@ -85,9 +86,10 @@ class FedMKT(LogitExchange):
         return {**self.logits_layout(rows, classes), LOSSES: losses}
 
     def validate(self, update: Update, state: State, profile: ClientProfile) -> None:
-        top_k.check(drop(update.tensors, {LOSSES}), int(state["sizes"]["classes"]))
-        if bool((update.tensors[LOSSES] < 0).any()):
-            raise MessageError("a loss of its public rows is below 0")
+        self.check(drop(update.tensors, {LOSSES}), int(state["sizes"]["classes"]))
+        losses = update.tensors[LOSSES]
+        if bool(((losses < 0) | (losses > MOST)).any()):
+            raise MessageError(f"a loss of its public rows is below 0 or above {MOST:,}")
 
     def train(self, instruction: Instruction, client: Client) -> Update:
         learner = client.learner

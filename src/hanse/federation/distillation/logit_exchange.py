@@ -15,9 +15,11 @@ from hanse.federation.interfaces.declarations import Difference
 from hanse.federation.interfaces.model_requirements import ModelFacts
 from hanse.federation.messages import ClientProfile, Instruction
 from hanse.tensors import top_k
-from hanse.tensors.named import Tensors, largest
+from hanse.tensors.named import Tensors, drop, largest
+from hanse.tensors.serialization import MessageError
 
 USUAL_K = 128  # of a vocabulary
+MOST = 1.0  # of a logit: all that is sent is log p, or 1 for the only class of a row
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class LogitExchange(Algorithm):
         return 1.0
 
     def measured(self, tensors: Tensors) -> Mapping[str, Tensors]:
-        """No part: whatever the logits, a row is learned as a distribution, which is bounded.
+        """No part, since a row is learned as a distribution, and `check` bounds its logits.
 
         A class that the sender's tokens cannot name has the least logit that there is.
         """
@@ -82,6 +84,15 @@ class LogitExchange(Algorithm):
             else torch.randint(classes, form.shape, generator=draw, dtype=form.dtype)
             for name, form in self.logits_layout(rows, classes).items()
         }
+
+    def check(self, parts: Tensors, classes: int) -> None:
+        """Raise MessageError unless these are logarithms of probabilities over so many classes."""
+        top_k.check(parts, classes)
+        if any(
+            part.numel() and float(part.max()) > MOST
+            for part in drop(parts, {top_k.INDICES}).values()
+        ):
+            raise MessageError("logits are above those of any probability")
 
     def refuse_more(self, k: int, classes: int, model: str) -> None:
         """Raise UserError for more classes of a row than a model has. model: as in a sentence."""
