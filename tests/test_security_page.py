@@ -31,6 +31,7 @@ def test_its_table_has_every_setting_with_its_default() -> None:
         assert rows[f"`{name}`"] == f"{getattr(policy, name):,}"
     assert rows["`max_file_gb`"] == f"{policy.max_file_gb:g}"
     assert rows["`max_model_gb`"] == f"{policy.max_model_gb:g}"
+    assert rows["`marks`"] == f"`{policy.marks}`"
     assert rows["`delivered_models`"] == f"`{policy.delivered_models}`"
     assert rows["`agreement`"] == f"`{policy.agreement}`"
     assert rows["`tasks`"] == ", ".join(f"`{task}`" for task in policy.tasks)
