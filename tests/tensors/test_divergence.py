@@ -36,6 +36,23 @@ def test_a_high_temperature_keeps_the_size_of_the_gradient() -> None:
     assert float(divergence(target, logits, 1e4)) == pytest.approx(limit, rel=1e-3)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_infinite_logits_give_finite_numbers(reverse: bool, dtype: torch.dtype) -> None:
+    """Excluded by both, by the target alone, by the model alone; and sure of one class."""
+    inf = math.inf
+    rows = [[-inf, 0.5, 1.0], [-inf, 0.5, 1.0], [0.0, 0.5, 1.0], [inf, 0.5, -inf]]
+    logits = [[-inf, 2.0, 1.0], [3.0, 2.0, 1.0], [-inf, 2.0, 1.0], [3.0, 2.0, 1.0]]
+    target = torch.tensor(rows, dtype=dtype)
+    student = torch.tensor(logits, dtype=dtype, requires_grad=True)
+    found = divergence(target, student, 2.0, reverse)
+    found.sum().backward()
+    assert student.grad is not None
+    assert bool(found.isfinite().all()) and bool(student.grad.isfinite().all())
+    both = divergence(target[:1, 1:], student[:1, 1:], 2.0, reverse)
+    torch.testing.assert_close(found[:1], both)
+
+
 def test_sixteen_bits_are_widened() -> None:
     target, logits = torch.randn(2, 4, 9).bfloat16()
     wide = divergence(target.float(), logits.float())
