@@ -1,10 +1,12 @@
 """Tokens of public texts that one model sends to another: equal ones give the identity."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from hanse.data.example import IGNORED, Example
 from hanse.data.tokenization.alignment.token_texts import of_tokenizer
@@ -75,7 +77,28 @@ def test_other_tokenizers_correspond_by_their_texts(tiny_llama: Path, other: Pat
         assert 0 < len(known) < len(labels[target])
         for row, label in known:
             pair = texts[source][labels[source][row]], texts[target][labels[target][label]]
-            assert pair[0].strip() == pair[1].strip() or found.mapping[labels[source][row]] >= 0
+            counterpart = int(found.mapping[labels[source][row]])
+            assert pair[0].strip() == pair[1].strip() or counterpart == labels[target][label]
+
+
+def test_a_token_beyond_the_models_outputs_is_nobodys_counterpart(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    """Its logit does not exist there; predictions of it would be refused by the receiver."""
+    folder = tmp_path / "longer"
+    shutil.copytree(tiny_llama, folder)
+    one, tokenizer = opened(tiny_llama), AutoTokenizer.from_pretrained(folder)
+    size = token_exchange.classes(one)
+    tokenizer.add_tokens([f"extra{number}" for number in range(size - len(tokenizer) + 1)])
+    tokenizer.save_pretrained(folder)
+    two = opened(folder)
+    sent = token_exchange.tokenization(two, examples(two))
+    assert len(sent["ends"]) == size + 1 and int(sent["classes"]) == size
+    for source, target in ((one, two), (two, one), (two, two)):
+        tokens = token_exchange.tokenization(target, examples(target))
+        there, _ = token_exchange.correspondences(source, examples(source), tokens)
+        assert there.mapping.tolist()[: size - 1] == list(range(size - 1))
+        assert int(there.mapping.max()) < size
 
 
 def test_what_is_sent_has_all_texts_and_survives_a_message(other: Path) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from hanse.data.example import IGNORED, Example
 from hanse.data.tokenization.alignment.token_alignment import TokenAlignment
 from hanse.data.tokenization.alignment.token_texts import Vocabulary, of_tokenizer
-from hanse.data.tokenization.alignment.vocabulary_map import cached_map
+from hanse.data.tokenization.alignment.vocabulary_map import NONE, cached_map
 from hanse.errors import UserError
 from hanse.federation.interfaces.token_alignment import Correspondence
 from hanse.learners.backbone import Backbone
@@ -75,12 +75,17 @@ def _correspondence(
     target: Sequence[Example],
     classes: int,
 ) -> Correspondence:
-    """From the source's rows and classes to the target's."""
+    """From the source's rows and classes to the target's.
+
+    classes: the number of the target's logits. A tokenizer may have tokens beyond them, which no
+    class corresponds to.
+    """
     alignment = TokenAlignment(one, two, cached_map(one, two, cache_folder() / FOLDER))
+    mapping = torch.from_numpy(alignment.mapping)
     right = [label for e in target for label in e.labels if label != IGNORED]
     return Correspondence(
         torch.from_numpy(alignment.label_rows(source, target)),
-        torch.from_numpy(alignment.mapping),
+        mapping.masked_fill(mapping >= classes, NONE),
         torch.tensor(right),
         classes,
     )
