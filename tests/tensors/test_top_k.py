@@ -10,12 +10,14 @@ from torch import Tensor
 from hanse.federation.messages import Reply, Update, validate_update
 from hanse.tensors.serialization import MessageError
 from hanse.tensors.top_k import (
+    GAP,
     check,
     dense,
     layout,
     log_probabilities,
     mean,
     of_classes,
+    of_labels,
     top_k,
 )
 
@@ -124,12 +126,37 @@ def test_bytes_are_those_of_the_formula_and_of_the_layout(
     assert sent[0] - sent[1] - rows * row < 300  # the names
 
 
-def test_infinite_logits_are_the_least_of_their_type() -> None:
-    whole = torch.tensor([[1.0, -math.inf, -math.inf, 2.0]])
-    for k in (2, 3, 4):
-        parts = top_k(whole, k)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_infinite_and_tiny_logits_are_near_their_rows_largest(dtype: torch.dtype) -> None:
+    """The largest numbers of a type would be all that a norm or a codec's block sees."""
+    inf = math.inf
+    whole = [[1.0, -inf, -inf, 2.0], [-3.0, -90.0, -200.0, 5.0], [0.0, inf, -inf, 1.0], [-inf] * 4]
+    expected = [*torch.tensor(whole[:2]).softmax(1).tolist(), [0, 1, 0, 0]]
+    for k in (1, 2, 3, 4):
+        parts = top_k(torch.tensor(whole, dtype=dtype), k)
         check(parts, 4)
-        assert dense(parts, 4).exp()[0].tolist() == pytest.approx(whole.softmax(1)[0].tolist())
+        assert max(float(t.abs().max()) for n, t in parts.items() if n != "indices") <= GAP
+        spread = dense(parts, 4).exp().tolist()
+        for row in range(3 if k > 1 else 2):
+            kept = parts["indices"][row].tolist()
+            wanted = [expected[row][at] for at in kept]
+            assert [spread[row][at] for at in kept] == pytest.approx(wanted, abs=1e-2)
+
+
+def test_what_is_no_number_stays_so() -> None:
+    parts = top_k(torch.tensor([[1.0, math.nan, 0.0]]), 2)
+    with pytest.raises(MessageError, match="not finite"):
+        check(parts, 3)
+
+
+def test_the_log_probability_of_a_class_is_that_of_all_classes() -> None:
+    labels, parts = torch.tensor([0, 6, 3, 2, 5]), top_k(logits(5, 7), 3)
+    expected = dense(parts, 7)[torch.arange(5), labels]
+    torch.testing.assert_close(of_labels(parts, labels, 7), expected)
+    whole = top_k(logits(5, 7), 7)
+    torch.testing.assert_close(
+        of_labels(whole, labels, 7), dense(whole, 7)[torch.arange(5), labels]
+    )
 
 
 def good() -> dict[str, Tensor]:

@@ -71,7 +71,7 @@ def test_a_label_without_a_row_has_all_the_probability(
     labels, rows = torch.tensor([0, 6, 2]), torch.full((3,), -1)
     result = transfer(parts, rows, torch.arange(9) % 7, labels, 7)
     check(result, 7)
-    assert (result["values"][:, 0] == 1).all()
+    assert (result["values"][:, 0] == 0).all()
     torch.testing.assert_close(dense(result, 7).exp().double(), torch.eye(7).double()[labels])
 
 
@@ -89,6 +89,18 @@ def test_a_class_that_is_not_listed_has_no_counterpart() -> None:
     result = transfer(parts, torch.zeros(1), torch.arange(2), torch.zeros(1), 2)
     assert result["indices"].tolist() == [[0, 1]]
     assert "rest" not in result
+
+
+@pytest.mark.parametrize("k", [6, 9, 30])
+def test_more_logits_than_the_source_has_are_filled_up(k: int) -> None:
+    """Its three classes are all that is known; the others share what has no counterpart."""
+    logits, mapping = _logits(4, 3), [7, -1, 2]
+    args = torch.arange(4), torch.tensor(mapping), torch.zeros(4), 9
+    result = transfer(top_k(logits, 3), *args, k)
+    check(result, 9)
+    assert result["values"].shape == (4, min(k, 9))
+    expected = [by_definition(row, 3, mapping, 9) for row in logits.tolist()]
+    torch.testing.assert_close(dense(result, 9).exp(), torch.tensor(expected).double())
 
 
 def test_what_comes_in_is_not_changed_and_no_labels_give_no_rows() -> None:

@@ -6,6 +6,9 @@ holds at the temperature at which it was taken: divide the logits by the tempera
 
 A row of k values takes k·(e + 4) + e bytes, with e bytes for a number. With k ≥ V nothing is left
 out, there is no `rest`, and a row takes V·(e + 4) bytes.
+
+Nothing of a row is more than GAP below its largest: exp(-GAP) is 4e-18, which float32 cannot tell
+from 0 beside 1, and codecs whose steps depend on the largest number keep the others.
 """
 
 import math
@@ -18,18 +21,31 @@ from hanse.tensors.named import Bounded, Tensors
 from hanse.tensors.serialization import MessageError
 
 VALUES, INDICES, REST = "values", "indices", "rest"
+GAP = 40.0
+LARGEST = 65504.0  # of a logit in a message, in size: the largest number of float16
 
 
 def top_k(logits: Tensor, k: int) -> dict[str, Tensor]:
     """The k largest logits of each row (N, V): values (N, k), indices (N, k) int32, rest (N,)."""
     if k < 1:
         raise ValueError(f"the {k} largest logits are none")
-    parts = of_classes(logits, logits.topk(min(k, logits.shape[1]), dim=1).indices)
-    limits = torch.finfo(logits.dtype)  # an infinite logit is the least that its type has
-    return {
-        name: part if name == INDICES else part.clamp(limits.min, limits.max)
-        for name, part in parts.items()
-    }
+    return moderate(of_classes(logits, logits.topk(min(k, logits.shape[1]), dim=1).indices))
+
+
+def moderate(parts: Tensors) -> dict[str, Tensor]:
+    """The same parts, in which nothing is infinite or more than GAP below its row's largest.
+
+    A row with an infinite largest becomes 0 there and -GAP elsewhere. NaN stays.
+    """
+    largest = parts[VALUES].amax(dim=1)
+    largest = torch.maximum(largest, parts[REST]) if REST in parts else largest
+
+    def near(part: Tensor, top: Tensor) -> Tensor:
+        gaps = torch.where(part == top, 0, (part - top).clamp(min=-GAP))
+        return torch.where(top.isinf(), gaps, torch.maximum(part, top - GAP))
+
+    result = {VALUES: near(parts[VALUES], largest[:, None]), INDICES: parts[INDICES]}
+    return {**result, REST: near(parts[REST], largest)} if REST in parts else result
 
 
 def of_classes(logits: Tensor, indices: Tensor) -> dict[str, Tensor]:
@@ -51,6 +67,19 @@ def log_probabilities(parts: Tensors) -> Tensor:
     columns = [parts[VALUES], *([parts[REST][:, None]] if REST in parts else [])]
     columns = [column if column.dtype == torch.float64 else column.float() for column in columns]
     return torch.cat(columns, dim=1).log_softmax(dim=1)
+
+
+def of_labels(parts: Tensors, labels: Tensor, classes: int) -> Tensor:
+    """The log-probability of one of all classes in each row: (N,) float64; labels: (N,).
+
+    A class that is not among the kept ones has its equal share of the rest, as in `dense`.
+    """
+    kept = parts[INDICES].shape[1]
+    columns = log_probabilities({n: t.double() for n, t in parts.items() if n != INDICES})
+    known = columns[:, :kept].masked_fill(parts[INDICES] != labels[:, None], -math.inf).amax(dim=1)
+    if REST not in parts:
+        return known
+    return torch.where(known > -math.inf, known, columns[:, kept] - math.log(classes - kept))
 
 
 def dense(parts: Tensors, classes: int) -> Tensor:
@@ -91,9 +120,13 @@ def mean(parts: Sequence[tuple[float, Tensors]]) -> dict[str, Tensor]:
     if REST in parts[0][1]:
         result[REST] = 1 - largest.sum(dim=1)
     tiny, dtype = torch.finfo(torch.float32).tiny, parts[0][1][VALUES].dtype
-    return {
-        name: part if name == INDICES else part.clamp(min=tiny).log().to(dtype)
+    logarithms = {
+        name: part if name == INDICES else part.clamp(min=tiny).log()
         for name, part in result.items()
+    }
+    return {
+        name: part if name == INDICES else part.to(dtype)
+        for name, part in moderate(logarithms).items()
     }
 
 
@@ -122,6 +155,8 @@ def check(parts: Tensors, classes: int) -> None:
         raise MessageError("logits have one rest for each row, and indices of 32 bits")
     if not all(t.is_floating_point() and bool(torch.isfinite(t).all()) for t in (values, rest)):
         raise MessageError("logits have values that are not finite")
+    if any(bool((t.abs() > LARGEST).any()) for t in (values, rest)):
+        raise MessageError(f"logits have values beyond {LARGEST:,.0f}")
     ordered = indices.sort(dim=1).values
     if rows and not (int(ordered.min()) >= 0 and int(ordered.max()) < classes):
         raise MessageError(f"logits are of classes other than 0 to {classes - 1}")

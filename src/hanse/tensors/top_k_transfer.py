@@ -2,8 +2,8 @@
 
 The transfer of FedMKT (2406.02224): a class keeps its logit under the name of its counterpart, and
 of several with one counterpart the largest counts. Its paper leaves open what becomes of labels
-that match no row; in its code they are one-hot with the logit 1. Here they are one-hot as well,
-and `rows` tells a caller which ones to leave out.
+that match no row; in its code they are one-hot with the logit 1. Here they are one-hot as well:
+the label's logit is 0, and all others are lower by `top_k.GAP`.
 """
 
 import math
@@ -12,20 +12,21 @@ import torch
 from torch import Tensor
 
 from hanse.tensors.named import Tensors
-from hanse.tensors.top_k import INDICES, REST, VALUES
+from hanse.tensors.top_k import INDICES, REST, VALUES, moderate
 
 NONE = -1  # no row, or no counterpart
 
 
 def transfer(
-    parts: Tensors, rows: Tensor, mapping: Tensor, labels: Tensor, classes: int
+    parts: Tensors, rows: Tensor, mapping: Tensor, labels: Tensor, classes: int, k: int = 1
 ) -> dict[str, Tensor]:
-    """Parts as of `top_k` over other classes: min(k, classes) logits for each of the labels (M,).
+    """Parts as of `top_k` over other classes, with min(k, classes) logits for each label.
 
     parts: of the source's logits (N, V), as `top_k` makes them; not changed.
     rows: (M,) the source's row for each label, or NONE: the label then has all the probability.
     mapping: (V,) the class for each of the source's, or NONE; one that is not listed has none.
     labels: (M,) the true classes. classes: their number.
+    k: of the result; that of the parts if it is larger.
 
     The mass of a class without counterpart goes to the `rest`; that of a class whose counterpart
     has a larger logit from another one is left out. A row with fewer than k classes left is
@@ -33,6 +34,9 @@ def transfer(
     in `dense`. With each class its own counterpart, all is as it was.
     """
     values, indices, rest = _gathered(parts, rows, mapping)
+    more = (0, max(0, k - values.shape[1]))
+    values = torch.nn.functional.pad(values, more, value=-math.inf)
+    indices = torch.nn.functional.pad(indices, more, value=NONE)
     unknown = rows == NONE
     kept = _largest(values, indices) & (indices != NONE)
     lost = values.masked_fill(indices != NONE, -math.inf).logsumexp(dim=1)
@@ -40,9 +44,11 @@ def transfer(
     # A label without a row: one class and no others.
     kept[unknown] = False
     kept[unknown, 0] = True
-    values[unknown, 0], indices[unknown, 0] = 1.0, labels[unknown].long()
+    values[unknown, 0], indices[unknown, 0] = 0.0, labels[unknown].long()
     rest[unknown] = -math.inf
-    return _filled(values, indices, rest, kept, classes, parts[VALUES].dtype)
+    result = moderate(_filled(values, indices, rest, kept, classes))
+    dtype = parts[VALUES].dtype
+    return {name: part if name == INDICES else part.to(dtype) for name, part in result.items()}
 
 
 def _gathered(parts: Tensors, rows: Tensor, mapping: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,7 +77,7 @@ def _largest(values: Tensor, indices: Tensor) -> Tensor:
 
 
 def _filled(
-    values: Tensor, indices: Tensor, rest: Tensor, kept: Tensor, classes: int, dtype: torch.dtype
+    values: Tensor, indices: Tensor, rest: Tensor, kept: Tensor, classes: int
 ) -> dict[str, Tensor]:
     """The kept classes of each row in their order, then others with their shares of the rest."""
     width = min(values.shape[1], classes)
@@ -84,13 +90,11 @@ def _filled(
     unused = used.scatter(1, low, 1)[:, :width].sort(dim=1, stable=True).indices
     place = (torch.arange(width, device=values.device) - count).clamp(min=0)
     share = rest[:, None] - (classes - count).clamp(min=1).log()
-    limits = torch.finfo(dtype)
     result = {
-        VALUES: torch.where(free, share, values).clamp(limits.min, limits.max).to(dtype),
+        VALUES: torch.where(free, share, values),
         INDICES: torch.where(free, unused.gather(1, place), indices).int(),
     }
     if width < classes:
         left = share[:, 0] + math.log(classes - width)
-        rest = torch.where(free.any(dim=1), left, rest)
-        result[REST] = rest.clamp(limits.min, limits.max).to(dtype)
+        result[REST] = torch.where(free.any(dim=1), left, rest)
     return result

@@ -151,6 +151,18 @@ def test_other_public_rows_or_label_words_are_refused_before_a_client_trains() -
     assert fits == []
 
 
+def test_a_client_checks_what_the_server_sends() -> None:
+    algorithm, toy = FedDistill(k=1), silos(1)["c0"]
+    state = begun(algorithm)
+    known = trained(algorithm, toy, state, {}).tensors
+    for part, sentence in [
+        ({name: part[1:] for name, part in known.items()}, "logits of 29 rows, but 30 public"),
+        ({**known, "rest": torch.full((ROWS,), torch.nan)}, "values that are not finite"),
+    ]:
+        with pytest.raises(UserError, match=f"the server's predictions .*: .*{sentence}"):
+            trained(algorithm, toy, {**state, "logits": part}, {})
+
+
 def test_the_settings_without_public_rows_are_refused(experiment_file: Path) -> None:
     with pytest.raises(UserError, match=r"feddistill needs public rows .*; write a file"):
         load(experiment_file, ["algorithm=feddistill"])

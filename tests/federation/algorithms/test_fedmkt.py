@@ -14,10 +14,12 @@ from hanse.federation.algorithms.fedmkt import TOKENS, FedMKT
 from hanse.federation.exchange.screening import NormBound
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.results import State, TrainResult
-from hanse.federation.messages import ClientProfile, Reply, Update
+from hanse.federation.interfaces.token_alignment import Correspondence
+from hanse.federation.messages import ClientProfile, Instruction, Reply, Update
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
-from hanse.tensors.named import layout_bytes
+from hanse.tensors import top_k
+from hanse.tensors.named import Tensors, layout_bytes
 from hanse.tensors.serialization import MessageError
 from toy_learners import CLASSES, Toy, ToyLearner
 from toys import held_out, silos
@@ -43,6 +45,15 @@ def recorded(toy: Toy, fits: list[str]) -> Recorded:
     learner = Recorded(toy, CONTEXT, {})
     learner.fits = fits
     return learner
+
+
+class Small(Recorded):
+    """A model with fewer tokens than the server's, which has five."""
+
+    def correspondences(self, split: str, other: Tensors) -> tuple[Correspondence, Correspondence]:
+        labels, known = other["labels"], torch.arange(CLASSES)
+        up = Correspondence(torch.arange(LABELS), known, labels, CLASSES + 2)
+        return up, Correspondence(torch.arange(LABELS), known, labels, CLASSES)
 
 
 class Setting:
@@ -74,13 +85,13 @@ def loss(toy: Toy, tensors: Any) -> float:
     return float(torch.nn.functional.cross_entropy(learner.forward(batch), batch.targets).detach())
 
 
-def perfect(update: Update, sure: float = 5.0) -> Update:
-    """An update of a teacher that knows all labels."""
+def perfect(update: Update, wrong_by: int = 0) -> Update:
+    """An update of a teacher that knows all labels, or is sure of the classes beside them."""
     labels = torch.tensor([point.y for point in held_out().splits["public"]])
     values = torch.full((LABELS, 1), -0.01)
     rest = torch.expm1(values[:, 0].neg()).log() - 0.01
-    tensors = {"values": values, "indices": labels[:, None].int(), "rest": rest}
-    return replace(update, tensors={**tensors, "losses": torch.full((LABELS,), 0.01)})
+    indices = ((labels + wrong_by) % CLASSES)[:, None].int()
+    return replace(update, tensors={"values": values, "indices": indices, "rest": rest})
 
 
 def test_the_server_learns_from_a_perfect_teacher_and_not_from_a_bad_one(tmp_path: Path) -> None:
@@ -88,7 +99,7 @@ def test_the_server_learns_from_a_perfect_teacher_and_not_from_a_bad_one(tmp_pat
     own = Setting(algorithm, tmp_path, held_out(TRAINING))
     start = dict(own.state["model"])
     update = own.update(silos(1)["c0"], {})
-    bad = replace(update, tensors={**update.tensors, "losses": torch.full((LABELS,), 9.0)})
+    bad = perfect(update, wrong_by=1)
     own.step(bad)
     assert own.fits == ["public 0"]
     assert all(torch.equal(t, start[name]) for name, t in own.state["model"].items())
@@ -101,9 +112,8 @@ def test_a_client_takes_rows_that_the_server_predicts_better(tmp_path: Path) -> 
     own, toy, memory = Setting(FedMKT(k=1), tmp_path), silos(1)["c0"], dict[str, Tensor]()
     fits: list[str] = []
     update = own.update(toy, memory, fits)
-    own.step(perfect(update))
-    for losses, taken in ((0.0, LABELS), (9.0, 0)):
-        known = {**own.state["knowledge"], "losses": torch.full((LABELS,), losses)}
+    for wrong_by, taken in ((0, LABELS), (1, 0)):
+        known = perfect(update, wrong_by).tensors
         own.state = {**own.state, "knowledge": known}
         own.update(toy, dict(memory), fits)
         assert fits[-2:] == [f"public {taken}", "train"]
@@ -115,7 +125,7 @@ def test_a_client_takes_rows_that_the_server_predicts_better(tmp_path: Path) -> 
 def test_a_message_has_the_bytes_of_the_formula(k: int, dtype: Any, e: int, tmp_path: Path) -> None:
     own = Setting(FedMKT(k=k, dtype=dtype), tmp_path)
     update = own.update(silos(1)["c0"], {})
-    formula = LABELS * (k * (e + 4) + e) + 4 * LABELS  # one label in each public row
+    formula = LABELS * (k * (e + 4) + e)  # one label in each public row
     assert layout_bytes(own.algorithm.update_layout(own.state, PROFILE, CONTEXT)) == formula
     message = Reply("c0", "train", 1, update).pack()
     frame = 8 + struct.unpack("<Q", message[:8])[0]
@@ -126,7 +136,7 @@ def test_a_message_has_the_bytes_of_the_formula(k: int, dtype: Any, e: int, tmp_
 
 
 def test_classes_without_a_logit_are_no_reason_to_refuse_an_update(tmp_path: Path) -> None:
-    """A client of other tokens has classes that it cannot name."""
+    """Whatever its logits, a row is a distribution."""
     own = Setting(FedMKT(k=2, dtype="float16"), tmp_path)
     updates = [own.update(toy, {}) for toy in silos(3).values()]
     values = updates[0].tensors["values"].clone()
@@ -139,19 +149,13 @@ def test_classes_without_a_logit_are_no_reason_to_refuse_an_update(tmp_path: Pat
     assert len(left) == 3 and not reasons
 
 
-def test_the_losses_that_are_sent_are_those_of_the_rows(tmp_path: Path) -> None:
-    toy, memory = silos(1)["c0"], dict[str, Tensor]()
-    update = Setting(FedMKT(), tmp_path).update(toy, memory)
-    assert float(update.tensors["losses"].mean()) == pytest.approx(loss(toy, memory), rel=1e-5)
-
-
 def test_bad_messages_and_settings_are_refused(tmp_path: Path) -> None:
     own = Setting(FedMKT(k=1), tmp_path)
     update = own.update(silos(1)["c0"], {})
     own.algorithm.validate(update, own.state, PROFILE)
-    negative = {**update.tensors, "losses": -update.tensors["losses"]}
-    with pytest.raises(MessageError, match="a loss of its public rows is below 0 or above 10,000"):
-        own.algorithm.validate(replace(update, tensors=negative), own.state, PROFILE)
+    huge = {**update.tensors, "rest": torch.full((LABELS,), 3e38)}
+    with pytest.raises(MessageError, match="logits have values beyond 65,504"):
+        own.algorithm.validate(replace(update, tensors=huge), own.state, PROFILE)
     unsure = {**update.tensors, "values": update.tensors["values"] + 30}
     with pytest.raises(MessageError, match="logits are above those of any probability"):
         own.algorithm.validate(replace(update, tensors=unsure), own.state, PROFILE)
@@ -160,3 +164,47 @@ def test_bad_messages_and_settings_are_refused(tmp_path: Path) -> None:
     own.server.files[TOKENS].write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"the server's tokens cannot be read: .*; it must"):
         own.update(silos(1)["c0"], {})
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"values": torch.full((LABELS, 1), torch.nan)}, "logits have values that are not finite"),
+        ({"rest": torch.full((LABELS,), 1e6)}, "logits have values beyond 65,504"),
+        ({"indices": torch.full((LABELS, 1), CLASSES, dtype=torch.int32)}, "classes other than 0"),
+        ({n: torch.ones(9, 1) for n in ("values",)}, "in equal shapes"),
+        ({}, "there are logits of 29 rows, but 30 public ones"),
+    ],
+)
+def test_a_client_checks_what_the_server_sends(
+    change: dict[str, Tensor], sentence: str, tmp_path: Path
+) -> None:
+    own, fits = Setting(FedMKT(k=1), tmp_path), list[str]()
+    known = perfect(own.update(silos(1)["c0"], {})).tensors
+    short = {name: part[1:] for name, part in known.items()}
+    own.state = {**own.state, "knowledge": {**known, **change} if change else short}
+    with pytest.raises(UserError, match=f"server's predictions cannot be used: .*{sentence}"):
+        own.update(silos(1)["c0"], {}, fits)
+    assert fits == []
+
+
+def test_a_silo_with_fewer_tokens_fills_its_predictions_up(tmp_path: Path) -> None:
+    """Without `k`, which nobody has set too high."""
+    own, fits = Setting(FedMKT(), tmp_path), list[str]()
+    learner = Small(silos(1)["c0"], CONTEXT, {})
+    learner.fits = fits
+    client = Client(PROFILE, learner, {}, {}, CONTEXT, files=own.server.files)
+    known = top_k.top_k(torch.randn(LABELS, CLASSES + 2), CLASSES + 2)
+    update = own.algorithm.train(Instruction(known), client)
+    top_k.check(update.tensors, CLASSES + 2)
+    assert update.tensors["values"].shape == (LABELS, CLASSES + 2)
+    assert fits[0].startswith("public ") and fits[1:] == ["train"]
+
+
+def test_a_silo_with_fewer_tokens_than_k_is_refused_before_tokens_are_aligned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(ToyLearner, "correspondences")
+    client = Client(PROFILE, silos(1)["c0"](CONTEXT, {}), {}, {}, CONTEXT)
+    with pytest.raises(UserError, match=r"k is 4, but the model of c0 has 3 tokens; set"):
+        FedMKT(k=CLASSES + 1).train(Instruction({}), client)

@@ -70,7 +70,7 @@ def test_rows_are_those_of_each_example_in_order(
     rows = public_rows(learner)
     assert (rows.words, rows.total) == ((True, 3) if words else (False, 10))
     assert rows.counts.tolist() == ([1, 1, 1] if words else [2, 4, 1, 3])
-    parts = predictions(learner, rows, SentForm(2, 2.0, "float32", size))[0]
+    parts = predictions(learner, rows, SentForm(2, 2.0, "float32", size))
     expected = (one_by_one(learner, words) / 2.0).log_softmax(dim=1)
     values, indices = expected.topk(2, dim=1)
     assert torch.equal(parts["indices"].long(), indices)
@@ -95,7 +95,7 @@ def test_no_forward_pass_has_more_public_rows_than_allowed(
         return forward(own, batch)
 
     monkeypatch.setattr(AdaptedModel, "forward", counted)
-    predictions(learner, public_rows(learner), SentForm(2, 1.0, "float32", 2))[0]
+    predictions(learner, public_rows(learner), SentForm(2, 1.0, "float32", 2))
     assert max(sizes) == 2
 
 
@@ -111,7 +111,7 @@ def test_every_batch_of_a_training_finds_its_own_targets(
     """
     learner = model(tiny_llama, examples, gradient_accumulation_steps=2, packing=packing)
     rows = public_rows(learner)
-    own = predictions(learner, rows, SentForm(2, 1.0, "float32", 3))[0]
+    own = predictions(learner, rows, SentForm(2, 1.0, "float32", 3))
     turned = {name: part.roll(1, 0) for name, part in own.items()}
     losses = [
         [
@@ -136,7 +136,7 @@ def test_the_loss_and_its_gradient_equal_the_formula(tiny_llama: Path) -> None:
     teacher, student = model(tiny_llama, TEXTS), model(tiny_llama, TEXTS)
     student.load({n: 0.5 * t for n, t in student.tensors().items()})
     rows, temperature, k = public_rows(student), 3.0, 4
-    target = predictions(teacher, rows, SentForm(k, temperature, "float32", 4))[0]
+    target = predictions(teacher, rows, SentForm(k, temperature, "float32", 4))
     objective = Imitation(rows, target, temperature)
     batch = objective.with_targets(student.batch(TEXTS), range(4))
     loss = objective.loss(student, batch)
@@ -184,7 +184,7 @@ def test_what_is_kept_of_a_number_of_two_bytes_is_finite(tiny_llama: Path) -> No
     learner = model(tiny_llama, WORDS)
     rows = public_rows(learner)
     learner.load({n: 1e5 * t for n, t in learner.tensors().items()})
-    parts = predictions(learner, rows, SentForm(2, 1e-6, "float16", 3))[0]
+    parts = predictions(learner, rows, SentForm(2, 1e-6, "float16", 3))
     assert parts["values"].dtype == parts["rest"].dtype == torch.float16
     assert all(bool(part.isfinite().all()) for part in parts.values())
 

@@ -9,7 +9,7 @@ from pydantic import PositiveFloat
 
 from hanse.errors import UserError
 from hanse.federation.distillation.imitation import Imitation
-from hanse.federation.distillation.logit_exchange import LogitExchange
+from hanse.federation.distillation.logit_exchange import LogitExchange, refuse_unusable
 from hanse.federation.distillation.public_logits import (
     PUBLIC,
     PublicRows,
@@ -69,6 +69,8 @@ class FedDistill(LogitExchange):
     def train(self, instruction: Instruction, client: Client) -> Update:
         learner, rows = client.learner, public_rows(client.learner)
         refuse_other_rows(rows, instruction.numbers, client.profile.name)
+        if instruction.tensors:
+            refuse_unusable(instruction.tensors, rows.total, rows.classes)
         learner.load(self.personalized(instruction, client))
         if self.public_first and not client.memory:
             learner.fit(split=PUBLIC)
@@ -77,7 +79,7 @@ class FedDistill(LogitExchange):
         result = learner.fit()
         client.memory.update(learner.tensors())
         form = self.form(self.kept(rows.classes), self.temperature)
-        return Update(predictions(learner, rows, form)[0], result.numbers())
+        return Update(predictions(learner, rows, form), result.numbers())
 
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
         mean = top_k.mean([(update.weight, update.tensors) for _, update in updates])

@@ -11,14 +11,14 @@ from pydantic import Field
 
 from hanse import atomic_files
 from hanse.errors import UserError
-from hanse.federation.distillation.logit_exchange import LogitExchange
+from hanse.federation.distillation.logit_exchange import LogitExchange, refuse_unusable
 from hanse.federation.distillation.public_logits import (
     PUBLIC,
     PublicRows,
     predictions,
     public_rows,
 )
-from hanse.federation.distillation.selected_knowledge import LOSSES, CoTuning, Strategy, select
+from hanse.federation.distillation.selected_knowledge import CoTuning, Strategy, select
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.declarations import UPDATES
 from hanse.federation.interfaces.learner import Learner
@@ -27,12 +27,11 @@ from hanse.federation.interfaces.token_alignment import Correspondence
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.randomness import RoundContext
 from hanse.tensors import top_k_transfer
-from hanse.tensors.named import Layout, Tensors, add_prefix, drop, strip_prefix
+from hanse.tensors.named import Layout, Tensors, add_prefix, strip_prefix
 from hanse.tensors.serialization import MessageError, pack, unpack
 
 log = logging.getLogger(__name__)
 
-MOST = 10_000  # nats of a loss; one of a random model is the logarithm of its number of tokens
 TOKENS = "public_tokens"  # the file with the server's tokens of the public rows
 
 
@@ -41,13 +40,15 @@ class FedMKT(LogitExchange):
     """Models of any size and tokenizer learn those predictions of public rows that beat their own.
 
     In a round a client learns from the server's predictions of the last one, trains on its own
-    rows, and sends its k largest logits of each public label with its loss of each public row. The
-    server's model learns a row from the client with the least loss, if that is below its own. A
-    model learns by λ·CE(label) + (1 - λ)·CE(·, p). Tokens are aligned at the client, which is sent
-    the server's tokens once; the server sees no other tokenizer.
+    rows, and sends its k largest logits of each public label. The server's model learns a row from
+    the client that predicts its labels best, if better than itself. A model learns by
+    λ·CE(label) + (1 - λ)·CE(·, p). Tokens are aligned at the client, which is sent the server's
+    tokens once; the server sees no other tokenizer.
 
-    N labels in n rows take N·(k·(e + 4) + e) + 4·n bytes up and as many down, with e bytes for a
-    number.
+    The paper's clients send their losses, too. Here the receiver computes them from the predictions
+    (`select`): no client is believed, and losses are over the same tokens whatever the tokenizer.
+
+    N labels take N·(k·(e + 4) + e) bytes up and as many down, with e bytes for a number.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
@@ -66,7 +67,7 @@ class FedMKT(LogitExchange):
     def init(self, server: Server) -> State:
         rows = public_rows(server.learner, tokens=True)
         self.refuse_more(self.k or 0, rows.classes, "the server's model")
-        sizes = {"rows": rows.total, "examples": len(rows.counts), "classes": rows.classes}
+        sizes = {"rows": rows.total, "classes": rows.classes}
         state = {name: torch.tensor(size) for name, size in sizes.items()}
         return {"model": server.learner.tensors(), "sizes": state}
 
@@ -76,41 +77,32 @@ class FedMKT(LogitExchange):
         return Instruction(state.get("knowledge", {}))
 
     def typical(self, state: State) -> State:
-        rows, examples, classes = self._sizes(state)
-        losses = torch.zeros(examples)
-        return {**state, "knowledge": {**self.any_logits(rows, classes), LOSSES: losses}}
+        return {**state, "knowledge": self.any_logits(*self._sizes(state))}
 
     def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
-        rows, examples, classes = self._sizes(state)
-        losses = torch.empty(examples, device="meta")
-        return {**self.logits_layout(rows, classes), LOSSES: losses}
+        return self.logits_layout(*self._sizes(state))
 
     def validate(self, update: Update, state: State, profile: ClientProfile) -> None:
-        self.check(drop(update.tensors, {LOSSES}), int(state["sizes"]["classes"]))
-        losses = update.tensors[LOSSES]
-        if bool(((losses < 0) | (losses > MOST)).any()):
-            raise MessageError(f"a loss of its public rows is below 0 or above {MOST:,}")
+        self.check(update.tensors, int(state["sizes"]["classes"]))
 
     def train(self, instruction: Instruction, client: Client) -> Update:
-        learner = client.learner
+        learner, rows = client.learner, public_rows(client.learner, tokens=True)
+        self.refuse_more(self.k or 0, rows.classes, f"the model of {client.profile.name}")
         if TOKENS not in client.session:  # the same in all rounds
             client.session[TOKENS] = learner.correspondences(PUBLIC, _tokens(client.files))
         up, down = client.session[TOKENS]
-        rows, kept = public_rows(learner, tokens=True), self.kept(up.classes)
-        self.refuse_more(kept, rows.classes, f"the model of {client.profile.name}")
         learner.load(self.personalized(instruction, client))
         if instruction.tensors:
-            received = _transferred(drop(instruction.tensors, {LOSSES}), down)
-            teacher = {**received, LOSSES: instruction.tensors[LOSSES]}
-            self._learn(learner, rows, [teacher], client.profile.name)
+            refuse_unusable(instruction.tensors, len(up.labels), up.classes)
+            received = self._transferred(instruction.tensors, down)
+            self._learn(learner, rows, [received], client.profile.name)
         result = learner.fit()
         client.memory.update(learner.tensors())
-        parts, losses = predictions(learner, rows, self.form(kept))
-        sent = {**_transferred(parts, up), LOSSES: losses.float()}
-        return Update(sent, result.numbers())
+        parts = predictions(learner, rows, self.form(self.kept(up.classes)))
+        return Update(self._transferred(parts, up), result.numbers())
 
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
-        """All updates side by side, since `step` alone has the server's own losses."""
+        """All updates side by side, since `step` alone has the server's own predictions."""
         tensors: dict[str, torch.Tensor] = {}
         for place, (_, update) in enumerate(updates):
             tensors |= add_prefix(f"{place}/", update.tensors)
@@ -123,31 +115,27 @@ class FedMKT(LogitExchange):
         places = range(len(combined.clients))
         teachers = [strip_prefix(combined.tensors, f"{place}/") for place in places]
         self._learn(learner, rows, teachers, "the server")
-        parts, losses = predictions(learner, rows, self.form(self.kept(rows.classes)))
-        knowledge = {**parts, LOSSES: losses.float()}
+        knowledge = predictions(learner, rows, self.form(self.kept(rows.classes)))
         return {**state, "model": learner.tensors(), "knowledge": knowledge}
 
-    def _sizes(self, state: State) -> tuple[int, int, int]:
-        """The numbers of public labels, of public rows, and of the server's tokens."""
-        rows, examples, classes = (
-            int(state["sizes"][name]) for name in ("rows", "examples", "classes")
-        )
-        return rows, examples, classes
+    def _sizes(self, state: State) -> tuple[int, int]:
+        """The numbers of public labels and of the server's tokens."""
+        return int(state["sizes"]["rows"]), int(state["sizes"]["classes"])
+
+    def _transferred(self, parts: Tensors, to: Correspondence) -> dict[str, torch.Tensor]:
+        """Predictions of one model as those of another one's labels, with as many as that keeps."""
+        k = self.kept(to.classes)
+        return top_k_transfer.transfer(parts, to.rows, to.mapping, to.labels, to.classes, k)
 
     def _learn(
         self, learner: Learner, rows: PublicRows, teachers: Sequence[Tensors], name: str
     ) -> None:
         """Train on public rows, with the predictions of those that a teacher predicts better."""
-        _, own = predictions(learner, rows, self.form(1))
-        knowledge = select(teachers, own.float(), rows, self.strategy)
-        count = f"{int(knowledge.taken.sum()):,} of {len(own):,}"
+        own = predictions(learner, rows, self.form(self.kept(rows.classes)))
+        knowledge = select(teachers, own, rows, self.strategy)
+        count = f"{int(knowledge.taken.sum()):,} of {len(knowledge.taken):,}"
         log.info("%s learns the predictions of %s public rows", name, count)
         learner.fit(objective=CoTuning(rows, knowledge, self.label_weight), split=PUBLIC)
-
-
-def _transferred(parts: Tensors, to: Correspondence) -> dict[str, torch.Tensor]:
-    """Predictions of one model as those of another one's labels."""
-    return top_k_transfer.transfer(parts, to.rows, to.mapping, to.labels, to.classes)
 
 
 def _tokens(files: Mapping[str, Path]) -> Tensors:

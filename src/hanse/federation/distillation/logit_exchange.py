@@ -19,7 +19,7 @@ from hanse.tensors.named import Tensors, drop, largest
 from hanse.tensors.serialization import MessageError
 
 USUAL_K = 128  # of a vocabulary
-MOST = 1.0  # of a logit: all that is sent is log p, or 1 for the only class of a row
+MOST = 1.0  # of a logit: all that is sent is log p, which a codec may round
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,7 @@ class LogitExchange(Algorithm):
         return 1.0
 
     def measured(self, tensors: Tensors) -> Mapping[str, Tensors]:
-        """No part, since a row is learned as a distribution, and `check` bounds its logits.
-
-        A class that the sender's tokens cannot name has the least logit that there is.
-        """
+        """No part, since a row is learned as a distribution, and `check` bounds its logits."""
         return {}
 
     def personalized(self, instruction: Instruction, client: Client) -> Tensors:
@@ -77,11 +74,13 @@ class LogitExchange(Algorithm):
 
     def any_logits(self, rows: int, classes: int) -> dict[str, Tensor]:
         """Predictions that nobody has made, in the form in which those of so many rows are sent."""
-        draw = torch.Generator().manual_seed(0)
+        draw, kept = torch.Generator().manual_seed(0), self.kept(classes)
+        step = classes // kept  # no class twice in a row
         return {
             name: torch.rand(form.shape, generator=draw).to(form.dtype)
             if form.is_floating_point()
-            else torch.randint(classes, form.shape, generator=draw, dtype=form.dtype)
+            else torch.randint(step, form.shape, generator=draw, dtype=form.dtype)
+            + step * torch.arange(kept, dtype=form.dtype)
             for name, form in self.logits_layout(rows, classes).items()
         }
 
@@ -102,3 +101,16 @@ class LogitExchange(Algorithm):
                 f"{name}.k is {k:,}, but {model} has {classes:,} {self.classes}; set "
                 f"algorithm.{name}.k to {classes:,} at most, or leave it out."
             )
+
+
+def refuse_unusable(tensors: Tensors, rows: int, classes: int) -> None:
+    """Raise UserError, at a client, unless these are a server's predictions of so many rows."""
+    try:
+        top_k.check(tensors, classes)
+        if (found := len(tensors[top_k.VALUES])) != rows:
+            raise MessageError(f"there are logits of {found:,} rows, but {rows:,} public ones")
+    except MessageError as error:
+        raise UserError(
+            f"the server's predictions cannot be used: {error}; update the server or this silo to "
+            "the same version of hanse, or start again with a lower train.learning_rate."
+        ) from None

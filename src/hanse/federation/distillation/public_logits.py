@@ -7,11 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from hanse.federation.interfaces.learner import Learner
 from hanse.tensors import top_k
-from hanse.tensors.named import Tensors
 
 PUBLIC = "public"
 BLOCK = 512  # rows of logits of which the largest are found at a time
@@ -54,11 +52,10 @@ class PublicRows:
         skipped = (counts.cumsum(0) - counts - before).repeat_interleave(counts)
         return torch.arange(len(skipped)) - skipped
 
-    def means(self, values: Tensor) -> Tensor:
-        """(examples,) the mean of (rows,) values over the rows of each example; 0 without any."""
+    def sums(self, values: Tensor) -> Tensor:
+        """(examples,) the sum of (rows,) values over the rows of each example; 0 without any."""
         owner = torch.arange(len(self.counts)).repeat_interleave(self.counts)
-        sums = torch.zeros(len(self.counts), dtype=torch.float64)
-        return sums.index_add(0, owner, values.double()) / self.counts.clamp(min=1)
+        return torch.zeros(len(self.counts), dtype=torch.float64).index_add(0, owner, values)
 
     def logits(self, learner: Learner, batch: Any) -> Tensor:
         """(n, classes) the rows of a batch, as `at` orders them; differentiable."""
@@ -101,18 +98,14 @@ def public_rows(learner: Learner, tokens: bool = False) -> PublicRows:
 
 
 @torch.no_grad()
-def predictions(
-    learner: Learner, rows: PublicRows, form: SentForm
-) -> tuple[dict[str, Tensor], Tensor]:
-    """The largest logits of each public row, and the loss of each public example.
+def predictions(learner: Learner, rows: PublicRows, form: SentForm) -> dict[str, Tensor]:
+    """The largest logits of each public row: log softmax(logits / temperature) of k classes.
 
-    Logits: of the k largest classes, log softmax(logits / temperature), as `top_k` has them: values
-    (N, k), indices (N, k), and rest (N,) if k is less than the number of classes.
-    Losses: (examples,) the mean of -log p(label) over the rows of each; zeros for label words.
+    The parts are those of `top_k`: values (N, k), indices (N, k), and rest (N,) if k is less than
+    the number of classes.
     """
     empty = top_k.top_k(torch.empty(0, rows.classes), form.k)
     result = {name: part.new_empty(rows.total, *part.shape[1:]) for name, part in empty.items()}
-    losses = torch.zeros(rows.total)
     for places, batch in learner.batches(PUBLIC, form.batch_size):
         logits = rows.logits(learner, batch)
         blocks = (torch.split(tensor, BLOCK) for tensor in (logits, rows.at(places)))
@@ -120,16 +113,5 @@ def predictions(
             scaled = (block.float() / form.temperature).log_softmax(dim=1)
             for name, part in top_k.top_k(scaled, form.k).items():
                 result[name][index] = part.cpu()
-            if not rows.words:
-                labels = rows.labels[index].to(block.device)
-                losses[index] = cross_entropy(block.float(), labels, reduction="none").cpu()
-    return rounded(result, DTYPES[form.dtype]), rows.means(losses)
-
-
-def rounded(parts: Tensors, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The same parts with numbers of another type, none of which is infinite."""
-    least = torch.finfo(dtype).min
-    return {
-        name: part if name == top_k.INDICES else part.clamp(min=least).to(dtype)
-        for name, part in parts.items()
-    }
+    dtype = DTYPES[form.dtype]
+    return {n: part if n == top_k.INDICES else part.to(dtype) for n, part in result.items()}
