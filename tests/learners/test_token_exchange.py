@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -133,6 +134,43 @@ def test_tokens_that_cannot_be_are_refused(tiny_llama: Path, change: dict[str, T
             token_exchange.correspondences(
                 backbone, examples(backbone), {n: t for n, t in sent.items() if n != name}
             )
+
+
+def test_the_same_tokens_are_aligned_once(
+    tiny_llama: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many silos of a process have one foreign tokenizer."""
+    asked: list[int] = []
+    rows = token_exchange.TokenAlignment.label_rows
+
+    def counted(*args: Any) -> Any:
+        asked.append(1)
+        return rows(*args)
+
+    monkeypatch.setattr(token_exchange.TokenAlignment, "label_rows", counted)
+    monkeypatch.setattr(token_exchange, "_known", {})
+    server = opened(tiny_llama)
+    sent = token_exchange.tokenization(server, examples(server))
+    for _ in range(3):
+        silo = opened(other)
+        there, back = token_exchange.correspondences(silo, examples(silo), sent)
+    assert len(asked) == 2
+    fewer = token_exchange.tokenization(server, examples(server)[:2])
+    one, two = token_exchange.correspondences(silo, examples(silo)[:2], fewer)
+    assert len(asked) == 4 and len(one.rows) < len(there.rows) and len(two.rows) < len(back.rows)
+    assert len(token_exchange._known) == 2
+
+
+def test_other_texts_in_as_many_rows_are_refused(tiny_llama: Path, other: Path) -> None:
+    """Windows of a text, or rows in another order, would be aligned with what they are not."""
+    one, two = opened(tiny_llama), opened(other)
+    mine, theirs = examples(one), examples(two)
+    for backbone, rows in ((two, theirs), (one, mine)):
+        sent = token_exchange.tokenization(backbone, [rows[0], *rows[:0:-1]])
+        with pytest.raises(UserError, match=r"public row 2 begins with .*lot is .* with .*music"):
+            token_exchange.correspondences(one, mine, sent)
+    short = [Example(e.ids[:-2], e.labels[:-2]) for e in theirs]
+    token_exchange.correspondences(one, mine, token_exchange.tokenization(two, short))
 
 
 def test_other_texts_and_label_words_are_refused(tiny_llama: Path) -> None:
