@@ -1,7 +1,9 @@
 """Models of other architectures and tokenizers that teach each other texts, in whole runs."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,10 +11,13 @@ from folders import learned_digest
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
+from hanse.federation.algorithms import fedmkt
+from hanse.federation.distillation.selected_knowledge import Knowledge, select
 from hanse.journal import run_folder
 from hanse.learners import flops
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.simulation import run as simulation
+from hanse.tensors import top_k
 from samples import reviews, write_experiment, write_lines
 from stopping import ctrl_c
 
@@ -57,6 +62,37 @@ def test_server_and_clients_learn_together(finished: Path) -> None:
     assert rows[-1].down > rows[0].down  # the server's predictions go to the clients from then on
 
 
+def scrambled(*args: Any) -> Knowledge:
+    """What is selected, with the classes of other tokens."""
+    known = select(*args)
+    indices = known.parts[top_k.INDICES]
+    turned = (indices + 100) % args[2].classes
+    return Knowledge({**known.parts, top_k.INDICES: turned}, known.taken)
+
+
+def test_the_server_learns_from_predictions_alone(
+    experiment_file: Path,
+    words: Sequence[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Without its labels; predictions under the names of other tokens teach it nothing."""
+    falls = []
+    for name, chosen in (("real", select), ("scrambled", scrambled)):
+        monkeypatch.setattr(fedmkt, "select", chosen)
+        caplog.clear()
+        settings = [f"algorithm={{fedmkt: {{k: {K}, label_weight: 0}}}}", "rounds=1"]
+        folder = f"output_dir={experiment_file.parent / name}"
+        with caplog.at_level("INFO", logger=fedmkt.__name__):
+            records = run_folder.read_rounds(
+                simulation.run(load(experiment_file, [*words, *settings, folder]))
+            )
+        [taken] = re.findall(r"the server learns the predictions of (\d+) of 16", caplog.text)
+        assert int(taken) > 0
+        falls.append(records[0].test["loss"] - records[1].test["loss"])
+    assert falls[0] > 0 > falls[1]
+
+
 def test_a_stopped_run_ends_as_if_it_had_not_stopped(
     experiment_file: Path, words: Sequence[str], finished: Path
 ) -> None:
@@ -65,6 +101,20 @@ def test_a_stopped_run_ends_as_if_it_had_not_stopped(
     assert learned_digest(simulation.resume(experiment_file.parent / "run")) == learned_digest(
         finished
     )
+
+
+def test_public_texts_are_cut_since_tokenizers_would_divide_them_in_other_places(
+    experiment_file: Path, words: Sequence[str], tmp_path: Path
+) -> None:
+    long = write_lines(tmp_path / "long.jsonl", [{"text": f"film {n} " * 99} for n in range(6)])
+    settings = [f"data.public={long}", "model.max_length=48"]
+    prepared = simulate(load(experiment_file, [*words, *settings]))
+    learners = [prepared.learner, *(own.learner for own in prepared.clients.values())]
+    assert {len(own.examples("public")) for own in learners} == {6}
+    assert all(len(e) == 48 for own in learners for e in own.examples("public"))
+    remarks = " ".join(prepared.dataset.remarks)
+    assert "max_length (48) cuts 18 of 18 public rows" in remarks  # by three tokenizers
+    assert "windows" not in remarks
 
 
 def test_feddistill_refuses_another_tokenizer_in_a_sentence(

@@ -98,16 +98,21 @@ def _public(
     dataset: FederatedDataset,
     example_kind: str,
 ) -> Iterator[SplitRows]:
-    """The public rows for each holder that the algorithm gives them to."""
+    """The public rows for each holder that the algorithm gives them to.
+
+    Where models may differ, a long text is cut, since windows would be other parts of it for each.
+    """
     if (public := experiment.data.public) is None:
         return
-    needed = build_algorithm(experiment).needs_public
+    algorithm = build_algorithm(experiment)
+    needed, unlike = algorithm.needs_public, algorithm.clients_may_differ == "model"
     holders = {SERVER: experiment} if "server" in needed else {}
     holders |= settings if "clients" in needed else {}
     template = public.template or experiment.data.template
     for holder, own in holders.items():
         rows = dataset.public.rows
-        yield SplitRows(Reader(holder), PUBLIC, rows, example_kind, template, own.model)
+        model = replace(own.model, long_texts="cut") if unlike else own.model
+        yield SplitRows(Reader(holder), PUBLIC, rows, example_kind, template, model)
 
 
 def refuse_unfit(splits: Sequence[SplitRows], labels: Mapping[str, str]) -> None:
