@@ -63,7 +63,7 @@ class OwnersMark:
     def _pulled(self, tensors: Tensors, beyond: Tensor) -> Tensor:
         live = {n: tensors[n] for n in self.place.names if tensors[n].requires_grad}
         if not live:
-            raise UserError(refusal(self.key, self.place.names))
+            raise UserError(refusal(self.key))
         measured, size = self.place.measured(tensors)
         aim = self.settings.margin * size.detach() + beyond
         hinge = (aim - self._signs * measured).clamp_min(0)
@@ -97,12 +97,12 @@ def _norm(tensors: Sequence[Tensor]) -> Tensor:
     return whole
 
 
-def refusal(key: OwnershipKey, names: Sequence[str]) -> str:
+def refusal(key: OwnershipKey) -> str:
     """The sentence on a mark in tensors that are not trained."""
     return (
-        f"the key of {key.owner:.80} marks {', '.join(names):.200}, and the algorithm trains none "
-        "of them; make a key for tensors that it trains, such as --place product, or choose "
-        "another algorithm."
+        f"the key of {key.owner:.80} marks {key.place} of {key.tensors!r:.80}, and the algorithm "
+        "trains none of them; make a key for tensors that it trains, such as one with --place "
+        "product, or choose another algorithm."
     )
 
 
