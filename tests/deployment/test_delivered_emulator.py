@@ -48,7 +48,7 @@ def _canaries(whole: Path) -> dict[int, list[bytes]]:
     """By layer, the first numbers of each of its matrices."""
     found: dict[int, list[bytes]] = {layer: [] for layer in range(LAYERS)}
     for name, tensor in load_file(whole / "model.safetensors").items():
-        if name.startswith("model.layers.") and tensor.dim() == 2:
+        if name.startswith("model.layers.") and tensor.dim() > 1:
             start = tensor.flatten()[:16].view(torch.uint8).numpy().tobytes()
             found[int(name.split(".")[2])].append(start)
     return found

@@ -13,9 +13,11 @@ class Compressor(ABC):
     """A way to make a middle smaller: a frozen dataclass whose fields are its settings.
 
     trains: the smaller middle has weights that distillation can train.
+    replaces: no matrix of the middle is kept as it is.
     """
 
     trains: ClassVar[bool] = True
+    replaces: ClassVar[bool] = True
 
     @abstractmethod
     def kept(self, layers: int) -> list[int]:

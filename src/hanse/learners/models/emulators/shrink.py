@@ -38,7 +38,8 @@ class Emulator:
 def shrink(model: Any, cut: Cut, compressor: Compressor) -> Emulator:
     """The emulator of a causal language model; weights of its middle are copies.
 
-    Raises UserError for a model whose layers, or whose settings for each layer, are not known.
+    Raises UserError for a model whose layers, or whose settings for each layer, are not known, and
+    for a middle with matrices that the compressor would leave as they are.
     """
     name, layers = layer_list(model)
     if len(layers) != cut.layers:
@@ -54,7 +55,10 @@ def shrink(model: Any, cut: Cut, compressor: Compressor) -> Emulator:
     put(small, name, ModuleList(middle.get(number, own[number]) for number in numbers))
     _set_layers(small.config.get_text_config(), cut.layers, numbers)
     emulator = Emulator(small, cut, numbers)
+    before = _matrices(emulator)
     _compress(emulator, compressor)
+    if compressor.replaces:
+        _refuse_verbatim(before, emulator, compressor)
     _refuse_unlike(emulator)
     return emulator
 
@@ -91,6 +95,29 @@ def _compress(emulator: Emulator, compressor: Compressor) -> None:
     if modules:
         form = {"quant_method": METHOD, "compressor": compressor.describe(), "modules": modules}
         emulator.model.config.quantization_config = form
+
+
+def _matrices(emulator: Emulator) -> dict[str, Any]:
+    """Parameters of the middle with two or more dimensions, by their names in a layer."""
+    named = (pair for layer in emulator.middle for pair in layer.named_parameters())
+    return {f"{number}.{name}": p for number, (name, p) in enumerate(named) if p.dim() > 1}
+
+
+def _refuse_verbatim(before: dict[str, Any], emulator: Emulator, compressor: Compressor) -> None:
+    """Raise UserError if a matrix of the middle is still there after compression.
+
+    before: the matrices of the middle as it was. Experts and routers of a mixture of experts are
+    no linear layers in transformers 5, so compressors do not see them.
+    """
+    now = {id(parameter) for parameter in _matrices(emulator).values()}
+    left = [name.partition(".")[2] for name, p in before.items() if id(p) in now]
+    if left:
+        listed = ", ".join(dict.fromkeys(left))
+        raise UserError(
+            f"{next(iter(compressor.describe()))} makes linear layers smaller, and the middle of "
+            f"a {emulator.model.config.model_type} model also has {listed:.300}, which silos would "
+            "get as they are; choose layer_drop with --texts, or another model."
+        )
 
 
 def _refuse_unlike(emulator: Emulator) -> None:

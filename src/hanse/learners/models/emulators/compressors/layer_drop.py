@@ -1,7 +1,7 @@
 """Layer drop (Xiao et al. 2023, 2302.04870): the middle keeps some layers at equal distances."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, PositiveInt
 
@@ -18,6 +18,8 @@ class LayerDrop(Compressor):
     keep: so many layers are kept, in place of `drop`.
     rule: round or int, as in `index_rules`.
     """
+
+    replaces: ClassVar[bool] = False
 
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.5
     keep: PositiveInt | None = None
