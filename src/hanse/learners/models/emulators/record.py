@@ -12,6 +12,9 @@ from hanse.learners.models import model_files
 from hanse.tensors import json_text
 
 FILE = "emulator.json"
+LARGEST = 1_000_000  # bytes of the file
+MOST_LAYERS = 10_000
+Layers = Annotated[PositiveInt, Field(le=MOST_LAYERS)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -25,8 +28,8 @@ class Source(_Entry):
     """The model that an emulator was made of. sha256: its hash, as `model_hash` computes it."""
 
     sha256: Hash
-    model_type: str
-    layers: PositiveInt
+    model_type: Annotated[str, Field(max_length=100)]
+    layers: Layers
     hidden_size: PositiveInt
     parameters: PositiveInt
 
@@ -54,15 +57,17 @@ class EmulatorRecord(_Entry):
     """
 
     source: Source
-    bottom: PositiveInt
-    top: PositiveInt
+    bottom: Layers
+    top: Layers
     compressor: dict[str, dict[str, Any]]
-    layers: Annotated[tuple[NonNegativeInt, ...], Field(max_length=10_000)]
+    layers: Annotated[tuple[NonNegativeInt, ...], Field(max_length=MOST_LAYERS)]
     distillation: DistillationRecord | None = None
 
     @model_validator(mode="after")
     def _layers_fit(self) -> Self:
         total = self.source.layers
+        if not self.bottom + self.top < len(self.layers) <= total:
+            raise ValueError("it has other numbers of layers than bottom, middle and top")
         ends = (*range(self.bottom), *range(total - self.top, total))
         middle = self.layers[self.bottom : len(self.layers) - self.top]
         whole = (*ends[: self.bottom], *middle, *ends[self.bottom :])
@@ -93,7 +98,7 @@ def read(folder: Path) -> EmulatorRecord | None:
     if not (folder / FILE).is_file():
         return None
     try:
-        return EmulatorRecord.model_validate(json_text.read_object(folder / FILE))
+        return EmulatorRecord.model_validate(json_text.read_object(folder / FILE, largest=LARGEST))
     except (ValueError, OSError) as error:
         first = error.errors()[0]["msg"] if isinstance(error, PydanticError) else error
         raise UserError(
