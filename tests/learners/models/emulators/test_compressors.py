@@ -77,6 +77,16 @@ def test_codes_are_near_the_matrix_and_small(kind: type, bits: Any) -> None:
     assert sum(map(quantization.count, (module.codes, module.scales))) == weight.numel()
 
 
+@pytest.mark.parametrize("bits", ["int8", "nf4"])
+def test_codes_with_coarse_scales_are_decoded_in_float32(bits: Any) -> None:
+    module, _ = Quantized(bits).compressed(linear().to(torch.bfloat16))
+    assert isinstance(module, CodedLinear)
+    module.to(torch.bfloat16)
+    decoded = module.decoded(torch.float32)
+    module.scales.data = module.scales.data.float()
+    assert torch.equal(decoded, module.decoded(torch.float32))
+
+
 def test_a_matrix_that_does_not_fill_its_blocks() -> None:
     layer = Linear(7, 5)
     module, _ = Quantized("nf4").compressed(layer)

@@ -61,7 +61,8 @@ class CodedLinear(Module):
     """y = Wx + b with W as codes of few bits; W is decoded in each pass, and is not kept.
 
     codes: int8: (out, in); nf4: (⌈out·in/64⌉, 32) bytes, each with the codes of two numbers.
-    scales: (out,), or one for each 64 numbers, in float32. bias: (out,), or None.
+    scales: (out,), or one for each 64 numbers, in the precision of the other weights of a folder.
+    W is decoded in float32. bias: (out,), or None.
     """
 
     def __init__(
@@ -112,10 +113,11 @@ class CodedLinear(Module):
 
     def decoded(self, dtype: torch.dtype) -> Tensor:
         """The matrix (out, in)."""
+        scales = self.scales.float()[:, None]
         if self.codes.dtype == torch.int8:
-            return (self.codes * (self.scales / 127)[:, None]).to(dtype)
+            return (self.codes * (scales / 127)).to(dtype)
         table = _byte_levels(self.codes.device)
-        values = table[self.codes.int()].view(-1, BLOCK) * self.scales[:, None]
+        values = table[self.codes.int()].view(-1, BLOCK) * scales
         rows, columns = self.shape
         return values.flatten()[: rows * columns].view(rows, columns).to(dtype)
 

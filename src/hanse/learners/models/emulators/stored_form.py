@@ -1,8 +1,8 @@
 """Emulators whose middle is in another form than transformers' layers, in transformers' terms.
 
 Their config.json names this form as a quantization, so that `from_pretrained` calls this module,
-which puts the right modules in place before tensors are read. Without hanse, transformers does not
-know the form, and says so.
+which puts the right modules in place before tensors are read. Without hanse, transformers warns of
+an unknown quantization and loads the model all the same, with random matrices in the middle.
 """
 
 from collections.abc import Mapping
@@ -67,7 +67,8 @@ def register() -> None:
 def built(spec: Mapping[str, Any]) -> Compressor:
     """The compressor that a spec describes, which must be one of the package.
 
-    Raises UserError for an unknown one; files of Python are never run.
+    Raises ValueError for another name, also that of a file of Python, which is never run, and
+    UserError for wrong settings.
     """
     name = registry.split(FOLDER, spec)[0]
     if name not in registry.names(FOLDER):
