@@ -1,6 +1,7 @@
 """hanse emulator: the folder that it writes, its record, and what it refuses before it loads."""
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,6 +69,11 @@ def test_the_same_command_writes_the_same_files(
         (["--texts", "{reviews}", "--compressor", "quantized"], "cannot be trained"),
         (["--texts", "{reviews}", "--max-length", 300], "at most 256 tokens"),
         (["--texts", "{reviews}", "--learning-rate", 0], "learns nothing"),
+        (["--texts", "{reviews}", "--learning-rate", "nan"], "--learning-rate is nan"),
+        (["--texts", "{reviews}", "--kd-weight", "inf"], "--kd-weight is inf"),
+        (["--texts", "{reviews}", "--seed", 2**80], "--seed is "),
+        (["--texts", "{reviews}", "--learning-rate", 1e39], "less than or equal to 1000000"),
+        (["--texts", "{reviews}", "--learning-rate", 1e6, "--steps", 9], "diverges"),
         (["--texts", "{reviews}", "--lm-weight", 0, "--kd-weight", 0], "learns nothing"),
     ],
 )
@@ -96,6 +102,9 @@ def test_models_that_are_none(hanse: Call, tiny_bert: Path) -> None:
         {"source": {}},
         {"more": 1},
         {"layers": [0, 1, 2, 9, 6]},
+        {"bottom": 3_000_000},
+        {"top": 3e7},
+        {"bottom": 9_000},
     ],
 )
 def test_a_damaged_record_is_refused(
@@ -104,8 +113,13 @@ def test_a_damaged_record_is_refused(
     assert hanse("emulator", deep, "--output", "small").code == 0
     file = tmp_path / "small" / record.FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(UserError, match="no record of an emulator"):
-        record.of_model(str(tmp_path / "small"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="no record of an emulator"):
+            record.read(tmp_path / "small")
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_other_folders_have_no_record(deep: Path) -> None:

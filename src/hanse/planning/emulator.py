@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from hanse import registry
 from hanse.data.example import Example
 from hanse.data.formats.row import Row
@@ -60,13 +62,24 @@ def make(
     source = pretrained.find(model)
     parts = cutting.cut(model, source.config, bottom, top)
     compressor.kept(parts.middle)  # raises UserError for more layers than there are
+    distillation = _distillation(texts.distillation) if texts is not None else None
     rows = _rows(texts) if texts is not None else []
     loaded = making.load(source, precise=texts is not None)
     if texts is None:
         return making.make(source, loaded, parts, compressor, folder)
     examples = _examples(rows, loaded, texts, model)
-    distillation = distilling.Distillation(**texts.distillation)
     return making.make(source, loaded, parts, compressor, folder, distillation, examples)
+
+
+def _distillation(settings: Mapping[str, Any]) -> "distilling.Distillation":
+    """The settings of a distillation; raises UserError for one that is out of its range."""
+    try:
+        return TypeAdapter(distilling.Distillation).validate_python(dict(settings))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-")
+        allowed = first["msg"][:1].lower() + first["msg"][1:]
+        raise UserError(f"--{name} is {first['input']!r:.80}; {allowed}.") from None
 
 
 def built(spec: Any) -> Compressor:

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from hanse.data.example import Example
+from hanse.errors import UserError
 from hanse.learners.models.emulators.compressor import Compressor
 from hanse.learners.models.emulators.compressors.layer_drop import LayerDrop
 from hanse.learners.models.emulators.compressors.low_rank import LowRank
@@ -94,6 +95,20 @@ def test_padding_counts_for_nothing_and_the_same_seed_repeats() -> None:
     both = run(Distillation(batch_size=2, **still), alone)[0]["kd"]
     separate = [run(Distillation(batch_size=1, **still), [row])[0]["kd"] for row in alone]
     assert min(separate) <= both <= max(separate)
+
+
+def test_a_distillation_that_diverges_ends_in_a_sentence() -> None:
+    model = whole()
+    settings = Distillation(steps=10, learning_rate=1e6, batch_size=2)
+    with pytest.raises(UserError, match=r"after 1 of 10 steps .* lower --learning-rate"):
+        distill(model, made(model, LayerDrop(drop=0.5)), texts(), settings)
+
+
+def test_a_model_without_finite_states_is_refused_at_once() -> None:
+    model = whole()
+    layer_list(model)[1][0].mlp.down_proj.weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match="states on these texts are not finite"):
+        distill(model, made(model, LayerDrop(drop=0.5)), texts(), QUICK)
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 from torch.nn import Module
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW
 
 from hanse.data.example import Example
+from hanse.errors import UserError
 from hanse.learners.models.emulators.shrink import Emulator
 from hanse.learners.models.heads.language_model import LanguageModel
 from hanse.learners.models.layers import layer_list
@@ -23,6 +24,8 @@ from hanse.observability.steps import Activity, Work
 
 Losses = dict[str, float]  # "lm", "kd"
 WARMUP = 0.1  # share of the steps in which the learning rate rises
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MOST_RATE = 1e6
 LIMIT = 1.0  # of the norm of a step's gradient
 
 
@@ -37,9 +40,9 @@ class Distillation:
     """
 
     steps: PositiveInt = 500
-    learning_rate: PositiveFloat = 1e-4
-    lm_weight: NonNegativeFloat = 1.0
-    kd_weight: NonNegativeFloat = 30.0
+    learning_rate: Annotated[float, Field(gt=0, le=MOST_RATE)] = 1e-4
+    lm_weight: Weight = 1.0
+    kd_weight: Weight = 30.0
     batch_size: PositiveInt = 8
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
@@ -67,7 +70,8 @@ def distill(
 ) -> list[Losses]:
     """Train an emulator's middle in place; return the losses of each step.
 
-    whole: the model that it was made of, in the same precision; it stays as it is.
+    whole: the model that it was made of, in the same precision; it stays as it is. Raises UserError
+    at the first loss or gradient that is not finite.
     """
     for parameter in (*whole.parameters(), *emulator.model.parameters()):
         parameter.requires_grad_(False)
@@ -80,7 +84,8 @@ def distill(
         batch = collate(rows, trained[0].device)
         lm, kd = _losses(whole, emulator, batch)
         (settings.lm_weight * lm + settings.kd_weight * kd).backward()
-        torch.nn.utils.clip_grad_norm_(trained, LIMIT)
+        norm = torch.nn.utils.clip_grad_norm_(trained, LIMIT)
+        _refuse_infinite(step, settings, lm, kd, norm)
         optimizer.param_groups[0]["lr"] = settings.rate(step)
         optimizer.step()
         optimizer.zero_grad()
@@ -88,6 +93,21 @@ def distill(
     for parameter in trained:
         parameter.requires_grad_(False)
     return losses
+
+
+def _refuse_infinite(step: int, settings: Distillation, *numbers: Tensor) -> None:
+    """Raise UserError unless all numbers after so many steps are finite."""
+    if all(bool(number.isfinite()) for number in numbers):
+        return
+    if step == 0:
+        raise UserError(
+            "the model's states on these texts are not finite numbers, so nothing can be learned "
+            "from them; choose other texts, or a model with finite weights."
+        )
+    raise UserError(
+        f"the distillation diverges: after {step} of {settings.steps} steps its losses are not "
+        f"finite; lower --learning-rate, which is {settings.learning_rate:g}."
+    )
 
 
 def _losses(whole: Any, emulator: Emulator, batch: Batch) -> tuple[Tensor, Tensor]:
