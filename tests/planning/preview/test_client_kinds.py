@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
 from hanse.planning.preview.client_kinds import ClientKind, client_kinds
@@ -45,6 +47,7 @@ def test_mixed_clients_are_told_apart_in_full(
     experiment_file: Path, tiny_gpt2: Path, hanse: Callable[..., Outcome]
 ) -> None:
     """Two ranks, a quantized base, and teachers of which one silo has its own, in one run."""
+    pytest.importorskip("bitsandbytes")
     rank = "adapter: {lora: {r: 16, lora_alpha: 32}}"
     own = f"clients={{silo-1: {{{rank}, models: {{teacher: {{bf16: true}}}}}}, "
     outcome = hanse(
