@@ -30,17 +30,18 @@ def note(
     precision: Precision | None = None,
     public: str = "",
     measured: Mapping[str, Measurement] | None = None,
+    model: str | None = None,
 ) -> None:
     """Write this machine's threads and versions, and the data's hash, into a run folder.
 
     public: the hash of the public rows; empty without any.
-
+    model: the hash of the base model, where other machines must have the same; None: not noted.
     speed: measured figures of the machine for the report; resume does not need them.
     precision: by model, the modes in which it computes. measured: the measurements of them.
     """
     noted = {"data": data, "public": public, "precision": precision or {}, **(speed or {})}
     noted["measured"] = dict(measured or {})
-    record = replace(_here(), **noted)  # type: ignore[arg-type]
+    record = replace(_here(), model=model, **noted)  # type: ignore[arg-type]
     record_files.write(folder / ENVIRONMENT, record)
 
 
@@ -77,6 +78,20 @@ def same_data(folder: Path, data: str, public: str = "") -> None:
         raise UserError(
             f"the public data of {folder} had the hash {noted.public or '(none)'} when it was "
             f"begun, and have {public or '(none)'} now; bring them back, or begin a new run."
+        )
+
+
+def same_model(folder: Path, model: str) -> None:
+    """Raise UserError if the base model is not that of the run: other machines may have that one.
+
+    model: its hash; empty if it is not on this machine. A run that has noted none goes on with any.
+    """
+    noted = read(folder).model
+    if noted and model and noted != model:
+        raise UserError(
+            f"the base model of {folder} had the hash {noted} when the run was begun, and its "
+            f"files have {model} now; bring the former files back, or choose another output_dir "
+            "for a new run."
         )
 
 

@@ -266,6 +266,7 @@ class EnvironmentRecord:
 
     threads: of torch. processor: the instruction set that torch uses. data: the hash of all rows.
     public: the hash of the public rows, which are not among `data`; empty without any.
+    model: the hash of the base model's files; empty if it is not on this machine.
     precision: by model, in which modes it computes. measured: by model, the measurement of them.
     peak_flops: per second, in large matrix products. *_flops_per_token: of the model.
     """
@@ -278,6 +279,7 @@ class EnvironmentRecord:
     peft: str | None = None
     data: str | None = None
     public: str | None = None
+    model: str | None = None
     train_flops_per_token: Amount | None = None
     forward_flops_per_token: Amount | None = None
     peak_flops: Amount | None = None

@@ -1,5 +1,7 @@
 """A server that goes on with a run folder, of an earlier version too, with the same settings."""
 
+import json
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from hanse.deployment.server import serve
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import Simulation, simulate
 from hanse.experiment.loading import load
+from hanse.learners.models.model_hash import model_hash
 
 
 def simulated(experiment_file: Path, *words: str) -> Simulation:
@@ -27,6 +30,26 @@ def test_settings_that_a_former_version_lacked_have_their_defaults(
     with closing(serve._journal(folder, made)) as journal:
         assert journal.folder == folder
     assert file.read_text() == former
+
+
+def test_another_base_model_under_the_same_path_is_refused(
+    experiment_file: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny_llama, tmp_path / "model")
+    folder, made = tmp_path / "run", simulated(experiment_file, f"model.model_name_or_path={model}")
+    serve._journal(folder, made).close()
+    serve._journal(folder, made).close()
+    former = model_hash(model)
+    template = model / "tokenizer_config.json"
+    template.write_text(template.read_text().replace("{", '{"added": 1, ', 1))
+    said = rf"had the hash {former} .*, and its files have {model_hash(model)} now"
+    with pytest.raises(UserError, match=said):
+        serve._journal(folder, made)
+    machine = folder / "machine.json"
+    noted = json.loads(machine.read_text())
+    assert noted.pop("model") == former
+    machine.write_text(json.dumps(noted))  # as an earlier version wrote it
+    serve._journal(folder, made).close()
 
 
 def test_other_settings_are_refused_by_name(experiment_file: Path, tmp_path: Path) -> None:

@@ -74,6 +74,19 @@ def test_a_request_that_comes_again_is_answered_alike_and_trained_once(
     assert resident.loaded == 1
 
 
+def test_a_run_is_loaded_again_if_anything_but_the_request_has_changed(
+    resident: SiloWorker, envelope: Envelope, server: Simulation
+) -> None:
+    for asked in (envelope, replace(envelope, request=_train(server)), envelope):
+        resident.answer(asked.pack())
+    assert resident.loaded == 1
+    other = SiloReply.parse(resident.answer(replace(envelope, model="5e" * 32).pack()))
+    assert "silo-1 has another base model than the server" in other.error
+    assert resident._active is None
+    resident.answer(replace(envelope, precision="{}").pack())
+    assert resident.loaded == 2
+
+
 def test_an_aggregators_client_half_knows_the_job_and_the_least_cohort(
     resident: SiloWorker, envelope: Envelope
 ) -> None:

@@ -206,7 +206,8 @@ def _journal(folder: Path, simulation: Simulation) -> Journal:
         resources, dataset = simulation.resources, simulation.dataset
         modes = {name: asdict(mode) for name, mode in resources.compute_modes.items()}
         public, measured = dataset.public.digest, resources.measurements
-        environment.note(folder, dataset.digest, None, modes, public, measured)
+        model = _model_here(simulation.experiment)
+        environment.note(folder, dataset.digest, None, modes, public, measured, model)
         federated_dataset.note(folder, simulation.dataset, simulation.experiment)
         log.info("run folder %s", folder)
         return journal
@@ -218,6 +219,7 @@ def _journal(folder: Path, simulation: Simulation) -> Journal:
                 "resume it, or choose another output_dir."
             )
     environment.same_data(folder, simulation.dataset.digest, simulation.dataset.public.digest)
+    environment.same_model(folder, _model_here(simulation.experiment))
     log.info("going on with %s", folder)
     return Journal(folder)
 
@@ -270,4 +272,9 @@ def _shared_model(experiment: Experiment) -> str:
     models = (experiment.for_client(name).model for name in experiment.participant_names)
     if {model.model_name_or_path for model in models} != {experiment.model.model_name_or_path}:
         return ""
+    return _model_here(experiment)
+
+
+def _model_here(experiment: Experiment) -> str:
+    """The hash of the server's base model; empty if it is not on this machine."""
     return hash_of(experiment.model.model_name_or_path) or ""

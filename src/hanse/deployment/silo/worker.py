@@ -50,11 +50,12 @@ log = logging.getLogger(__name__)
 class ActiveRun:
     """The silo's side of one run.
 
+    envelope: the one that it was loaded by, without its request.
     last: the hash of the last request, and the reply to it. A server that did not receive the reply
         asks again and gets the same reply; nothing is trained twice.
     """
 
-    settings: str
+    envelope: Envelope
     endpoint: ClientEndpoint
     guard: Guard
     round: int = 0  # of the last request
@@ -202,17 +203,17 @@ class SiloWorker:
         return SiloReply(self.silo.name, self.session, error=str(error) if leaves else WITHHELD)
 
     def _activate(self, envelope: Envelope) -> ActiveRun:
-        """The silo's side of an envelope's run, loaded if the run or its settings are new."""
+        """The silo's side of an envelope's run, loaded if anything but the request is new."""
         if envelope.version != hanse.__version__:
             raise BadEnvelopeError(
                 f"the server has hanse {envelope.version}, this silo {hanse.__version__}; "
                 "install the same."
             )
-        active = self._active
-        if active is None or (self._run, active.settings) != (envelope.run, envelope.settings):
+        active, job = self._active, replace(envelope, request=b"")
+        if active is None or active.envelope != job:
             log.info("run %s: loading", envelope.run)
             self._active = None  # two at once would need twice the memory
-            active = self._active = self._load(envelope)
+            active = self._active = self._load(job)
             self._run = envelope.run
             self.loaded += 1
         return active
@@ -240,7 +241,7 @@ class SiloWorker:
             kept=KeptUpdate(),
             most_epsilon=self.silo.policy.privacy.epsilon,
         )
-        return ActiveRun(envelope.settings, endpoint, guard)
+        return ActiveRun(envelope, endpoint, guard)
 
     def about(self) -> dict[str, Any]:
         """The run, round and silo that log lines name at this moment."""
