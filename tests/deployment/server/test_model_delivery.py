@@ -8,7 +8,7 @@ import torch
 
 from hanse.deployment.envelopes import BadEnvelopeError
 from hanse.deployment.server import model_delivery
-from hanse.deployment.server.model_delivery import MOST_AT_ONCE, STALLED, ModelDelivery
+from hanse.deployment.server.model_delivery import MOST_AT_ONCE, SLOW, STALLED, ModelDelivery
 from hanse.deployment.server.roster import RemoteClient
 from hanse.errors import UserError
 from hanse.federation.delivery import files
@@ -145,6 +145,42 @@ def test_a_silo_that_keeps_nothing_is_not_sent_the_model_without_end(
             sent(delivery)
             assert count < 20
             delivery.take("a", 1, "s", has(0, 0))
+
+
+def test_a_silo_that_loses_the_model_again_and_again_is_refused_in_the_end(
+    delivery: ModelDelivery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_delivery, "OFFERS", 10_000)
+    with pytest.raises(BadEnvelopeError, match="since this server was started and still lacks"):
+        for count in range(1000):
+            delivery.take("a", 1, f"session {count}", lacks())
+            sent(delivery)
+            delivery.take("a", 1, f"session {count}", has(0, 0))
+            sent(delivery)
+    assert 5 < count < 50
+    with pytest.raises(BadEnvelopeError, match="let its owner keep the silo's state"):
+        delivery.take("a", 1, "t", lacks())
+    delivery.forget("a", 1)
+    assert sent(delivery) == {}
+    delivery.take("b", 2, "s", lacks())
+    assert [*sent(delivery)] == ["b"]
+
+
+def test_silos_that_answer_promptly_go_before_slow_ones(
+    delivery: ModelDelivery, clock: list[float]
+) -> None:
+    slow = [f"slow-{number}" for number in range(MOST_AT_ONCE)]
+    for node, name in enumerate(slow):
+        delivery.take(name, node, "s", lacks())
+    assert [*sent(delivery)] == slow
+    clock[0] += SLOW
+    delivery.take("quick", 9, "s", lacks())
+    for node, name in enumerate(slow[:-1]):
+        delivery.take(name, node, "s", has(0, 0))
+    delivery.take(slow[-1], 3, "other", lacks())  # does not hide how long it took
+    assert [*sent(delivery)] == ["quick", *slow[:-1]]
+    delivery.take("quick", 9, "s", has(0, 0))
+    assert [*sent(delivery)] == ["quick"], "its next chunk goes before one that waits longer"
 
 
 def test_bytes_of_a_chunk_that_crosses_the_end_of_a_round_are_counted(

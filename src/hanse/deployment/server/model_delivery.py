@@ -8,6 +8,7 @@ that it has, and the transfer goes on from there.
 
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 
 from hanse.content_hash import content_hash
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 4  # silos with a chunk under way: each takes this machine four chunks of memory
 STALLED = 120.0  # seconds without an answer, after which a chunk keeps no other silo waiting
+SLOW = 30.0  # seconds to an answer, from which on silos that answer sooner go first
+# Bytes that one silo is sent while the server runs, as a multiple of the model's, and of offers.
+MOST_TIMES, OFFERS = 4, 2**20
 
 
 def files_of(experiment: Experiment) -> RunFiles:
@@ -73,11 +77,14 @@ class ModelDelivery:
     ledger: Ledger
     _recipients: dict[str, Recipient] = field(default_factory=dict)
     _waiting: dict[str, None] = field(default_factory=dict)  # silos that are to be sent more
+    _sent: Counter[str] = field(default_factory=Counter)  # bytes, by silo
+    _slow: set[str] = field(default_factory=set)  # silos whose last answer took long
 
     def take(self, name: str, node: int, session: str, body: bytes) -> bool:
         """Note a silo's reply; returns true if it has the whole model now.
 
-        Raises BadEnvelopeError for a reply that is none to an offer or a chunk.
+        Raises BadEnvelopeError for a reply that is none to an offer or a chunk, and from a silo
+        that lacks the model still after it was sent several times.
         """
         try:
             reply = Reply.parse(body)
@@ -102,16 +109,29 @@ class ModelDelivery:
         if name not in self._recipients:
             size = f"{self.files.size:,}"
             log.info("%s lacks the model: %s bytes are sent unless it has a part", name, size)
+        self._note_slow(name)
         self._recipients[name] = Recipient(node, session, Transfer(self.files, BEFORE_ROUNDS))
+        self._send_more(name)
+
+    def _send_more(self, name: str) -> None:
+        """Let a silo be sent a message; raises MessageError if it was sent too many before."""
+        if self._sent[name] > MOST_TIMES * self.files.size + OFFERS:
+            raise MessageError(
+                f"it was sent {self._sent[name]:,} bytes since this server was started and still "
+                "lacks the model; let its owner keep the silo's state between its starts, and "
+                "start the server again"
+            )
         self._waiting[name] = None
 
     def _go_on(self, name: str, node: int, session: str, reply: Reply) -> bool:
         recipient = self._recipients.get(name)
         if recipient is None or (recipient.node, recipient.session) != (node, session):
             raise MessageError("it was sent no file")
+        self._slow.discard(name)
+        self._note_slow(name)
         recipient.under_way = False
         if recipient.transfer.again(reply):
-            self._waiting[name] = None
+            self._send_more(name)
             return False
         held = self.files.held(reply.update)
         self.forget(name, node)
@@ -121,10 +141,13 @@ class ModelDelivery:
         return True
 
     def due(self) -> list[tuple[str, int, bytes]]:
-        """The silos that are to be sent something now: name, node and request."""
+        """The silos that are to be sent something now: name, node and request.
+
+        Those that wait longest come first, but all that are slow come after the others.
+        """
         now = time.monotonic()
         due = []
-        for name in [*self._waiting]:
+        for name in sorted(self._waiting, key=lambda name: name in self._slow):
             if self._busy(now) >= MOST_AT_ONCE:
                 break
             del self._waiting[name]
@@ -132,8 +155,15 @@ class ModelDelivery:
             recipient.asked_at, recipient.under_way = now, True
             request = recipient.transfer.request(name).pack()
             self.ledger.sent(name, PREPARE, len(request))
+            self._sent[name] += len(request)
             due.append((name, recipient.node, request))
         return due
+
+    def _note_slow(self, name: str) -> None:
+        """Note if a silo took long to answer, or has not answered for as long."""
+        recipient = self._recipients.get(name)
+        if recipient and recipient.under_way and time.monotonic() - recipient.asked_at >= SLOW:
+            self._slow.add(name)
 
     def _busy(self, now: float) -> int:
         """The number of silos that have been sent a chunk and may still be receiving it."""
@@ -160,6 +190,7 @@ class ModelDelivery:
     def forget(self, name: str, node: int) -> None:
         """End the transfer to a silo at this node, if there is one."""
         if name in self._recipients and self._recipients[name].node == node:
+            self._note_slow(name)
             del self._recipients[name]
             self._waiting.pop(name, None)
 

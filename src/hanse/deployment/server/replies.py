@@ -160,10 +160,11 @@ class ReplyCollector:
         """Let a silo that lacks the model be sent more, or ask one that has all for its profile."""
         client = self.roster.clients[sent.name]
         client.seen_at = time.monotonic()
-        self.timers.refusals.pop(sent.node, None)
         if delivery.take(client.name, sent.node, reply.session, reply.body):
             self._send(client, sent.node, b"")
         client.receiving = delivery.progress(client.name)
+        if client.receiving is None or client.receiving[0]:  # else it has not kept anything yet
+            self.timers.refusals.pop(sent.node, None)
 
     def _accept(self, client: RemoteClient, sent: Sent, reply: SiloReply) -> None:
         """Note where a silo is, and collect its reply."""
