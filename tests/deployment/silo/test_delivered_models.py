@@ -1,5 +1,6 @@
 """Models that were sent are whole or absent, verified, and removed when they take too much."""
 
+import errno
 import os
 import shutil
 import stat
@@ -31,9 +32,11 @@ def models(tmp_path: Path) -> DeliveredModels:
     return DeliveredModels(tmp_path / "state" / "models")
 
 
-def download(models: DeliveredModels, digest: str, **policy: float) -> ModelDownload:
+def download(
+    models: DeliveredModels, digest: str, run: str = "run", **policy: float
+) -> ModelDownload:
     state = models.folder.parent
-    return ModelDownload(models, digest, PolicyEnforcer("north", Policy(**policy), "run", state))  # type: ignore[arg-type]
+    return ModelDownload(models, digest, PolicyEnforcer("north", Policy(**policy), run, state))  # type: ignore[arg-type]
 
 
 def ask(download: ModelDownload, request: Request) -> list[int]:
@@ -137,12 +140,76 @@ def test_offers_that_are_no_model_or_too_large_are_refused_at_once(
         (offer, small, f"it has {offer.size:,} bytes, and its policy has max_model_gb 1e-06"),
     ):
         with pytest.raises(JobRefusedError, match=reason):
-            ask(download(models, "5e" * 32, **policy), files_.offer(BEFORE_ROUNDS))
+            ask(download(models, "5e" * 32, run=reason, **policy), files_.offer(BEFORE_ROUNDS))
     assert not models.folder.exists()
     begun = download(models, "5e" * 32)
     ask(begun, offer.offer(BEFORE_ROUNDS))
-    with pytest.raises(JobRefusedError, match="other files were offered before"):
-        ask(begun, RunFiles(offer.files[1:]).offer(BEFORE_ROUNDS))
+    for same_run in (begun, download(models, "5e" * 32)):  # after a restart, too
+        with pytest.raises(JobRefusedError, match="other files were offered before in this run"):
+            ask(same_run, RunFiles(offer.files[1:]).offer(BEFORE_ROUNDS))
+
+
+def test_other_offers_of_further_runs_do_not_add_up_on_the_disk(
+    models: DeliveredModels, tmp_path: Path
+) -> None:
+    size = 100_000
+    bound = 2 * size + 10
+    for number in range(4):
+        folder = tmp_path / f"offer-{number}"
+        folder.mkdir()
+        (folder / "config.json").write_text(f"{number}")
+        for shard in (1, 2):
+            content = bytes([number, shard]) * (size // 2)
+            (folder / f"model-0000{shard}-of-00002.safetensors").write_bytes(content)
+        paths = {file.name: file for file in folder.iterdir()}
+        sent = download(models, "5e" * 32, run=f"run{number}", max_model_gb=bound / 1e9)
+        complete(sent, RunFiles.on_disk(paths), most=4)
+        taken = sum(file.stat().st_size for file in models.folder.rglob("*") if file.is_file())
+        assert size < taken <= bound
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_a_model_that_cannot_be_read_is_not_taken_for_a_damaged_one(
+    models: DeliveredModels,
+    offer: RunFiles,
+    tiny_llama: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+) -> None:
+    digest = model_hash(tiny_llama)
+    complete(download(models, digest), offer)
+    for module in ("content_hash", "json_text.read_object"):
+
+        def fail(file: Path) -> str:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as broken:
+            broken.setattr(f"hanse.learners.models.model_hash.{module}", fail)
+            with pytest.raises(UserError, match=r"could not be read .*; nothing was changed"):
+                models.find(digest)
+    assert models.find(digest) == models.folder / digest
+
+
+def test_a_full_disk_is_not_taken_for_another_model(
+    models: DeliveredModels, offer: RunFiles, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = model_hash(tiny_llama)
+
+    def fail(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("hanse.deployment.silo.delivered_models._linked", fail)
+        with pytest.raises(JobRefusedError, match="model: its disk is too full") as error:
+            complete(download(models, digest), offer)
+    assert str(models.folder) not in str(error.value)
+    with monkeypatch.context() as full:
+        full.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 0))  # type: ignore[attr-defined]
+        models.parts(digest).rename(models.folder / "elsewhere")
+        with pytest.raises(JobRefusedError, match="model: its disk is too full"):
+            complete(download(models, digest), offer)
+    assert complete(download(models, digest), offer) == offer.chunks, "taken once there is room"
+    assert models.find(digest)
 
 
 def test_former_models_are_kept_up_to_the_bound_those_used_last_first(

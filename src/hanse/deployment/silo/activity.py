@@ -56,7 +56,7 @@ def prune(state: Path, keep: set[str], clock: Callable[[], float] = time.time) -
 
     state: the silo's folder. keep: the names in files and folders of the run that is active.
     """
-    for pattern in ("asked-*", "stated-*", "offered-*", "runs/*"):
+    for pattern in ("asked-*", "stated-*", "offered-*", "offered_model-*", "runs/*"):
         paths = (path for path in state.glob(pattern) if path.stem.partition("-")[2] not in keep)
         times = {path: path.stat().st_mtime for path in paths if path.name not in keep}
         newest = sorted(times, key=lambda path: -times[path])

@@ -3,18 +3,23 @@
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from hanse import atomic_files
 from hanse.errors import UserError, explained
-from hanse.learners.models.model_hash import model_hash
+from hanse.learners.models.model_hash import unvetted_hash
+from hanse.learners.models.vetting import vet
 
 log = logging.getLogger(__name__)
 
 FOLDER = "models"  # in a silo's state
 PARTS = ".parts"  # after the hash of a model that is not whole yet
+
+
+class WrongModelError(UserError):
+    """What came is not the model of its hash, or none that hanse loads."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class DeliveredModels:
     def find(self, digest: str) -> Path | None:
         """The folder of the model of this hash; None if it is not here. A damaged one is removed.
 
-        It becomes the model that was used last, which `prune` keeps longest.
+        It becomes the model that was used last, which `prune` keeps longest. Raises UserError if
+        the system refuses to read it: that says nothing about its content.
         """
         place = self.folder / digest
         if not place.is_dir():
@@ -45,18 +51,28 @@ class DeliveredModels:
     def settle(self, digest: str, files: Mapping[str, Path]) -> Path:
         """Make a model of its files, by name; all of it appears at once, after it was verified.
 
-        Raises UserError if hanse would not load the model, or if it has another hash.
+        Raises WrongModelError if hanse would not load the model, or if it has another hash, and
+        UserError if it cannot be written.
         """
         target = self.folder / digest
         with atomic_files.folder(target) as aside:
             aside.chmod(0o700)
             for name, file in files.items():
                 _linked(file, aside / name)
-            if reason := _damage(aside, digest):
-                raise UserError(f"the model that the server has sent is not used: {reason}")
+            if reason := _damage(aside, digest, vetted=True):
+                raise WrongModelError(f"the model that was sent is not used: {reason}")
         shutil.rmtree(self.parts(digest))
         log.info("the model %s is whole, in %s", digest[:16], target)
         return target
+
+    def keep_parts(self, digest: str, files: Set[str]) -> None:
+        """Remove what has come of a model under other hashes of files than these."""
+        folder = self.parts(digest)
+        with explained(folder):
+            for file in atomic_files.listed(folder):
+                if file.stem not in files:
+                    log.info("%s is removed: the server does not offer it any more", file)
+                    file.unlink()
 
     def prune(self, used: str, most: int) -> None:
         """Remove what has come of other models beyond `most` bytes, that used last kept first."""
@@ -79,10 +95,22 @@ def _linked(file: Path, name: Path) -> None:
         name.chmod(atomic_files.PRIVATE)
 
 
-def _damage(folder: Path, digest: str) -> str:
-    """A sentence on why a folder is not the model of this hash; empty if it is."""
+def _damage(folder: Path, digest: str, vetted: bool = False) -> str:
+    """A sentence on why a folder is not the model of this hash; empty if it is.
+
+    vetted: whether it is none, too, if hanse would not load it. Raises UserError if the system
+    refuses to read the folder.
+    """
+    atomic_files.listed(folder)  # raises an error, where a pattern would match no file
     try:
-        actual = model_hash(folder)
+        actual = unvetted_hash(folder)
+        if vetted:
+            vet(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder} could not be read ({error.strerror or error}); nothing was changed: make it "
+            "readable, or remove it, and the server sends it again."
+        ) from error
     except UserError as error:
         return str(error)
     return "" if actual == digest else f"its hash is {actual}, and not {digest}."

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 from hanse import atomic_files
 from hanse.deployment.silo.enforcement import PolicyEnforcer
 from hanse.errors import UserError
-from hanse.federation.delivery.files import offered
+from hanse.federation.delivery.files import OfferedFile, offered
 from hanse.federation.messages import Request
 
 GB = 10**9  # bytes
@@ -27,12 +29,20 @@ def admit_files(enforcer: PolicyEnforcer, request: Request) -> None:
             f"{enforcer.name} refuses the server's files: they have {total:,} bytes, and its "
             f"policy has max_file_gb {enforcer.policy.max_file_gb:g}."
         )
-    content = json.dumps([(file.name, file.digest, file.size) for file in files])
-    offer, record = hashlib.sha256(content.encode()).hexdigest(), enforcer.file("offered")
-    former = atomic_files.read(record)
-    if former is None:
-        atomic_files.write(record, offer.encode(), private=True)
-    elif former.decode(errors="replace") != offer:
+    if not is_first_offer(files, enforcer.file("offered")):
         raise enforcer.refused(
             f"{enforcer.name} refuses the server's files: others were offered before in this run."
         )
+
+
+def is_first_offer(files: Sequence[OfferedFile], record: Path) -> bool:
+    """True if these files are those in the record of a run's first offer, or there is none yet.
+
+    record: the file, which is written with the first offer.
+    """
+    content = json.dumps([(file.name, file.digest, file.size) for file in files])
+    offer = hashlib.sha256(content.encode()).hexdigest()
+    if (former := atomic_files.read(record)) is None:
+        atomic_files.write(record, offer.encode(), private=True)
+        return True
+    return former.decode(errors="replace") == offer

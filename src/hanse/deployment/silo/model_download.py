@@ -1,16 +1,18 @@
 """The base model on its way from the server to a silo that lacks it."""
 
+import errno
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from hanse.deployment.silo.delivered_models import DeliveredModels
+from hanse.deployment.silo.delivered_models import DeliveredModels, WrongModelError
 from hanse.deployment.silo.enforcement import PolicyEnforcer
-from hanse.deployment.silo.file_limits import GB
+from hanse.deployment.silo.file_limits import GB, is_first_offer
+from hanse.deployment.silo.job import JobRefusedError
 from hanse.errors import UserError
-from hanse.federation.delivery.file_store import FileStore
+from hanse.federation.delivery.file_store import FileStore, FullDiskError
 from hanse.federation.delivery.files import BEFORE_ROUNDS, HELD, OfferedFile, offered
 from hanse.federation.messages import PREPARE, Reply, Request, Update
 from hanse.learners.models.sendable_files import is_model, sendable
@@ -20,6 +22,9 @@ log = logging.getLogger(__name__)
 
 MB = 10**6  # bytes
 TENTHS = 10  # of the model, each of which is logged
+WRONG = "what came is not a model of the hash that was announced, or none that hanse loads"
+FULL = "its disk is too full, and its owner must free some space"
+UNWRITTEN = "its disk could not be read or written"
 
 
 def brings_model(request: Content) -> bool:
@@ -59,12 +64,22 @@ class ModelDownload:
         files = offered(request)
         self._admit(files)
         sizes = [file.size for file in files]
-        held = sizes if self.whole else self._store.take(request).tensors[HELD].tolist()
+        held = sizes if self.whole else self._take(request)
         self._log(sum(held), sum(sizes))
         if held == sizes and not self.whole:
             self._settle(files)
         update = Update({HELD: torch.tensor(held, dtype=torch.int64)})
         return Reply(self.enforcer.name, PREPARE, BEFORE_ROUNDS, update).pack()
+
+    def _take(self, request: Request) -> list[int]:
+        """Keep the chunk in a request; returns the bytes of each file that are here."""
+        try:
+            held: list[int] = self._store.take(request).tensors[HELD].tolist()
+        except UserError as error:
+            if not _is_full(error):
+                raise
+            raise self._refused(error, FULL) from None
+        return held
 
     def lacking(self) -> bytes:
         """The reply by which the server learns that the model must be sent."""
@@ -89,26 +104,43 @@ class ModelDownload:
                 f"{silo} refuses the server's model: it has {total:,} bytes, and its policy has "
                 f"max_model_gb {most:g}."
             )
-        if self._offer and self._offer != files:
+        self._keep_to(files, round(most * GB))
+
+    def _keep_to(self, files: Sequence[OfferedFile], most: int) -> None:
+        """Let these be all the files of this model, and keep at most `most` bytes of other models.
+
+        Raises JobRefusedError if a run has offered others before; what runs before it have left of
+        others is removed, so that the bound holds over any number of runs and restarts.
+        """
+        if self._offer == files:
+            return
+        record = self.enforcer.file("offered_model")
+        if self._offer or not is_first_offer(files, record):
             raise self.enforcer.refused(
-                f"{silo} refuses the server's model: other files were offered before."
+                f"{self.enforcer.name} refuses the server's model: other files were offered before "
+                "in this run."
             )
-        if not self._offer:
-            self._offer = files
-            self.models.prune(self.digest, round(most * GB))
+        self.models.keep_parts(self.digest, {file.digest for file in files})
+        self.models.prune(self.digest, most)
+        self._offer = files
 
     def _settle(self, files: Sequence[OfferedFile]) -> None:
         """Keep the model, whose files are all here; raises JobRefusedError if it is not right."""
         paths = self._store.find({file.name: file.digest for file in files})
         try:
             self.models.settle(self.digest, paths)
-        except UserError as error:  # it may name this silo's folders
-            self.enforcer.note("withheld the text of an error", str(error))
-            raise self.enforcer.refused(
-                f"{self.enforcer.name} refuses the server's model: what came is not a model of the "
-                "hash that was announced, or none that hanse loads; its own log says why."
-            ) from None
+        except WrongModelError as error:
+            raise self._refused(error, WRONG) from None
+        except UserError as error:
+            raise self._refused(error, FULL if _is_full(error) else UNWRITTEN) from None
         self.whole = True
+
+    def _refused(self, error: UserError, reason: str) -> JobRefusedError:
+        """A refusal whose sentence may leave; that of the error may name this silo's folders."""
+        self.enforcer.note("withheld the text of an error", str(error))
+        return self.enforcer.refused(
+            f"{self.enforcer.name} refuses the server's model: {reason}; its own log says why."
+        )
 
     def _log(self, done: int, total: int) -> None:
         """Log each tenth of the model."""
@@ -117,6 +149,13 @@ class ModelDownload:
             self._logged = tenths
             amount = f"{done / MB:,.1f} of {total / MB:,.1f} MB"
             log.info("receiving the model %s: %s", self.digest[:16], amount)
+
+
+def _is_full(error: UserError) -> bool:
+    """True if a disk without space is the reason of an error."""
+    cause = error.__cause__
+    full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or isinstance(error, FullDiskError)
 
 
 class LacksModel(UserError):  # noqa: N818 (the condition, not an error of the user's)

@@ -93,12 +93,14 @@ class Policy(SettingsModel):
     max_requests_per_day: most different requests of all runs together in 24 hours, and most jobs
         that are examined, refused ones included.
     max_runs_per_day: most runs that begin in 24 hours, whatever their names.
-    max_file_gb: most gigabytes of the files that a run's algorithm sends, such as a model in place
-        of the whole one; 0: none are taken. As much is kept of other runs.
+    max_file_gb: most gigabytes of the files that a run's parts send, such as the weights of a
+        codec; 0: none are taken. As much is kept of other runs. It does not bound a base model that
+        is sent: see delivered_models.
     delivered_models: whether a server may send this silo the base model (deployment.deliver_model)
         if it is not on this machine. `models` holds for it, too. Who chooses the weights can make
         a model whose updates tell more about rows than others do.
-    max_model_gb: most gigabytes of such a model. As much is kept of other models that were sent.
+    max_model_gb: most gigabytes of such a model, whole or in part. As much is kept of other models
+        that were sent.
     collect: whether a server may keep each update of this silo in its run folder
         (compression.collect). One that does not say so could still; sums of updates prevent it.
     min_cohort: fewest silos of a round, this one included.

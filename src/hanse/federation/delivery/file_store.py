@@ -29,6 +29,10 @@ class MissingFile(UserError):  # noqa: N818 (the condition, not an error of the 
         self.digest = digest
 
 
+class FullDiskError(UserError):
+    """The disk has too little space for what the server sends."""
+
+
 @dataclass
 class FileStore:
     """Files on disk that servers have sent; the clients of one machine share them.
@@ -52,8 +56,8 @@ class FileStore:
     def take(self, request: Request) -> Update:
         """Keep the chunk in a request, if there is one; return how many bytes are here.
 
-        Raises UserError, and keeps nothing of the request, if it breaks the protocol or the disk is
-        too full.
+        Raises UserError, and keeps nothing of the request, if it breaks the protocol, and
+        FullDiskError if the disk is too full.
         """
         files = offered(request)
         part = chunk(request, files)
@@ -123,13 +127,13 @@ class FileStore:
         return False
 
     def _refuse_full(self, files: Sequence[OfferedFile]) -> None:
-        """Raise UserError if the disk has too little space for what is missing."""
+        """Raise FullDiskError if the disk has too little space for what is missing."""
         missing = sum({file.digest: file.size - self._held(file) for file in files}.values())
         with explained(self.folder):
             atomic_files.make(self.folder, private=True)
             free = shutil.disk_usage(self.folder).free
         if missing and missing + RESERVE > free:
-            raise UserError(
+            raise FullDiskError(
                 f"the server's files need {missing:,} bytes more, and the disk of {self.folder} "
                 f"has {free:,}, of which {RESERVE:,} stay free."
             )

@@ -30,6 +30,14 @@ def model_hash(folder: Path) -> str:
     change the hash. Raises UserError for a folder that hanse would not load.
     """
     vet(folder)
+    return unvetted_hash(folder)
+
+
+def unvetted_hash(folder: Path) -> str:
+    """The same hash, of a folder that hanse need not be able to load.
+
+    Raises OSError if a file cannot be read, and UserError for a file of settings without any.
+    """
     digest = hashlib.sha256()
     for file in loaded_files(folder):
         content = _settings(file) if file.name.endswith("config.json") else content_hash(file)
