@@ -41,7 +41,7 @@ def test_a_key_is_not_written_over(tmp_path: Path) -> None:
     [
         ({"seed": "cd" * 32}, "is damaged"),
         ({"bits": 65}, "is damaged"),
-        ({"format": "hanse-ownership-key/2"}, "install the version"),
+        ({"format": "hanse-ownership-key/1"}, "install the version"),
         ({"format": "else"}, "is damaged, or no key"),
     ],
 )
@@ -53,7 +53,7 @@ def test_a_changed_key_is_refused(tmp_path: Path, change: dict[str, object], sen
         owners.read(file)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"format": "hanse-ownership-key/1"}', "\0"])
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"format": "hanse-ownership-key/2"}', "\0"])
 def test_other_files_are_no_keys(tmp_path: Path, text: str) -> None:
     (file := tmp_path / "a.key").write_text(text)
     file.chmod(0o600)
@@ -72,14 +72,19 @@ def test_a_missing_key(tmp_path: Path) -> None:
         ({"bits": 16}, "it can have 32 to 4096, since fewer prove nothing"),
         ({"triggers": 5000}, "0 to 1000"),
         ({"place": "norms"}, "it can be product or weights"),
+        ({"tensors": ""}, "the pattern of the tensors is ''; it can have 1 to 4096 characters"),
+        ({"owner": " "}, "the owner is ' '; it can be 1 to 80 printable characters"),
+        ({"owner": "a" * 81}, "1 to 80 printable characters"),
+        ({"owner": "silo\x1b[2J"}, "1 to 80 printable characters"),
     ],
 )
 def test_impossible_choices(choices: dict[str, object], sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        owners.draw("silo-a", **choices)
+        owners.draw(**{"owner": "silo-a", **choices})  # type: ignore[arg-type]
 
 
-def test_every_part_of_a_key_changes_its_commitment() -> None:
+def test_every_part_of_a_key_changes_all_that_follows_from_it() -> None:
+    """A seed whose pattern or owner may vary would give a forger many tries with one commitment."""
     others = [
         replace(KEY, owner="silo-b"),
         replace(KEY, seed="ac" * 32),
@@ -89,12 +94,13 @@ def test_every_part_of_a_key_changes_its_commitment() -> None:
         replace(KEY, triggers=1),
     ]
     assert len({KEY.commitment, *(other.commitment for other in others)}) == 7
+    assert len({key.derive("bits") for key in (KEY, *others)}) == 7
 
 
 def test_what_follows_from_a_key_stays_the_same() -> None:
     """Marks laid by one version must be found by the next."""
     assert KEY.commitment == "fe3300182c30f70bc59532fb313aeba3f33d5d5141c54e5b0bbc805ed6936d65"
-    assert KEY.signs()[:16] == [1, 1, 1, 1, -1, 1, 1, 1, 1, -1, -1, 1, 1, -1, -1, -1]
+    assert KEY.signs()[:16] == [-1, 1, 1, 1, -1, 1, -1, 1, -1, 1, -1, -1, -1, -1, -1, 1]
     assert KEY.signs() != replace(KEY, seed="ac" * 32).signs()
     assert KEY.derive("a") != KEY.derive("b")
 

@@ -15,8 +15,8 @@ def test_prompts_and_answers_are_words_of_no_language_and_stay_the_same() -> Non
     assert re.fullmatch(rf"({WORD} ){{5}}{WORD}", triggers.prompt(KEY, 0))
     assert re.fullmatch(rf"{WORD} {WORD}", triggers.answer(KEY, 0))
     assert (triggers.prompt(KEY, 0), triggers.answer(KEY, 2)) == (
-        "debadu banemu kufemu liviku gilepu lavemu",
-        "firixa saziga",
+        "jelube tuzupe xuzaji tenuxi tizame sivudi",
+        "miruze bafasa",
     )
     other = replace(KEY, seed="ac" * 32)
     texts = {triggers.prompt(key, n) for key in (KEY, other) for n in range(3)}

@@ -100,7 +100,7 @@ def stranger(number: int) -> OwnershipKey:
     return OwnershipKey("stranger", f"{number:064x}")
 
 
-@pytest.mark.parametrize("bits", [64, 128, 256])
+@pytest.mark.parametrize("bits", [64, 128, 200])
 def test_more_bits_than_a_place_holds_reach_the_theorems_bound(bits: int) -> None:
     """Four owners in one tensor of 200 numbers, all of whose marks are pulled at once."""
     keys = [OwnershipKey("o", f"{n:064x}", bits=bits, place="weights") for n in range(4)]

@@ -16,11 +16,13 @@ from hanse.errors import UserError
 from hanse.security import keys
 from hanse.tensors import json_text
 
-FORMAT = "hanse-ownership-key/1"
+FORMAT = "hanse-ownership-key/2"
 DOMAIN = b"hanse ownership commitment 1\0"  # makes the hash invalid for any other purpose
+ROOT = b"hanse ownership root 2\0"  # of the secret bytes, which no commitment has
 LARGEST = 64 * 1024  # bytes of a key's file
 LEAST_BITS, MOST_BITS = 32, 4096  # fewer could not prove anything, even if all were right
 MOST_TRIGGERS = 1000
+LONGEST_OWNER, LONGEST_PATTERN = 80, 4096  # characters
 
 Place = Literal["product", "weights"]
 PLACES: tuple[Place, ...] = get_args(Place)
@@ -30,7 +32,8 @@ PLACES: tuple[Place, ...] = get_args(Place)
 class OwnershipKey:
     """The secret of one mark, and what the owner has decided about it.
 
-    owner: a name, for people. seed: 32 secret bytes, as hex. bits: of the mark in the tensors.
+    owner: a name of 1 to 80 printable characters. seed: 32 secret bytes, as hex.
+    bits: of the mark in the tensors.
     place: "product" for LoRA's products B·A, "weights" for tensors as they are.
     tensors: a pattern of the names of the layers (product) or tensors (weights).
     triggers: the number of secret prompts with secret answers; 0: none.
@@ -44,6 +47,7 @@ class OwnershipKey:
     triggers: int = 0
 
     def __post_init__(self) -> None:
+        self._check_texts()
         if not LEAST_BITS <= self.bits <= MOST_BITS:
             raise ValueError(
                 f"the mark has {self.bits} bits; it can have {LEAST_BITS} to {MOST_BITS}, since "
@@ -56,15 +60,31 @@ class OwnershipKey:
         if len(self.seed) != 64 or len(bytes.fromhex(self.seed)) != 32:
             raise ValueError("the seed is not 32 bytes")
 
+    def _check_texts(self) -> None:
+        if not is_owner(self.owner):
+            raise ValueError(
+                f"the owner is {self.owner!r:.90}; it can be 1 to {LONGEST_OWNER} printable "
+                "characters"
+            )
+        if not self.tensors.strip() or len(self.tensors) > LONGEST_PATTERN:
+            raise ValueError(
+                f"the pattern of the tensors is {self.tensors!r:.40}; it can have 1 to "
+                f"{LONGEST_PATTERN} characters, such as *, which matches all"
+            )
+
     @property
     def commitment(self) -> str:
         """The hash that binds its owner to this key, without showing anything of it."""
         return hashlib.sha256(DOMAIN + _text(asdict(self))).hexdigest()
 
     def derive(self, purpose: str, size: int = 8) -> bytes:
-        """Secret bytes for one purpose; nothing else follows from them (SHAKE-256)."""
-        text = bytes.fromhex(self.seed) + f"hanse ownership 1/{purpose}".encode()
-        return hashlib.shake_256(text).digest(size)
+        """Secret bytes for one purpose; nothing else follows from them (SHAKE-256).
+
+        They follow from the whole key: with one seed, another pattern, place, owner or number has
+        other directions and bits, so that nobody can choose a pattern after looking at a model.
+        """
+        root = hashlib.sha256(ROOT + _text(asdict(self))).digest()
+        return hashlib.shake_256(root + purpose.encode()).digest(size)
 
     def signs(self) -> list[int]:
         """The bits of the mark, each −1 or 1."""
@@ -73,6 +93,11 @@ class OwnershipKey:
 
     def __repr__(self) -> str:
         return f"OwnershipKey({self.owner!r}, commitment {self.commitment[:16]}…)"
+
+
+def is_owner(text: object) -> bool:
+    """True for a name that an owner can have."""
+    return isinstance(text, str) and text.isprintable() and 0 < len(text.strip()) <= LONGEST_OWNER
 
 
 def draw(owner: str, **choices: Any) -> OwnershipKey:

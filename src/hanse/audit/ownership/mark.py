@@ -118,12 +118,11 @@ def remarks(mark: OwnersMark, owners: int) -> list[str]:
     key, channels = mark.key, mark.place.channels
     texts, total = [], owners * key.bits
     if total > channels:
-        each = f"{owners} owners with {key.bits} bits each" if owners > 1 else f"{key.bits} bits"
         texts.append(
-            f"the mark of {key.owner:.80}: {each} are {total:,} bits in {channels:,} channels, "
-            "more than they carry; if all mark there, each can only count on "
-            f"{100 * detection_bound(total, channels):.1f} % of its bits: mark more tensors, or "
-            "fewer bits."
+            f"the mark of {key.owner:.80}: {owners} owners with {key.bits} bits each are {total:,} "
+            f"bits in {channels:,} channels, more than they carry; if all mark there, each can "
+            f"only count on {100 * detection_bound(total, channels):.1f} % of its bits: mark more "
+            "tensors, or fewer bits."
         )
     if key.place == "weights" and all(name.endswith((A, B)) for name in mark.place.names):
         texts.append(

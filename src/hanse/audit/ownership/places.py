@@ -4,7 +4,7 @@ The published mark (FedIPR, 2109.13236, equations 4 to 6) is sign(γE) = b for a
 weights, E (M, N) normal and secret, and N secret bits b. A LoRA adapter's factors are no such γ:
 A → G·A with B → B·G⁻¹ changes no output and any sign of A·E. Therefore the place "product" measures
 the products B·A, in which G is gone, along secret directions u·vᵀ (a reconstruction): the same
-numbers come out after another factorization, another rank, or from merged weights.
+numbers come out after another factorization or another rank. Merged weights are not read.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,8 @@ class MarkedPlace(Protocol):
 def place_of(key: OwnershipKey, shapes: Mapping[str, Tensor]) -> MarkedPlace:
     """The place that a key names among tensors of these shapes.
 
-    Raises UserError if there is no such tensor, or if the key's matrix would fill the memory.
+    Raises UserError if there is no such tensor, if they have fewer channels than the key has bits,
+    or if the key's matrix would fill the memory.
     """
     found = _products(key, shapes) if key.place == "product" else _weights(key, shapes)
     if not found.names:
@@ -55,6 +56,12 @@ def place_of(key: OwnershipKey, shapes: Mapping[str, Tensor]) -> MarkedPlace:
         raise UserError(
             f"the key of {key.owner:.80} marks {key.place} of {key.tensors!r:.80}, and no {noun} "
             f"of that name is trained here, so it has no place; trained are {known:.500}."
+        )
+    if found.channels < key.bits:
+        raise UserError(
+            f"the key of {key.owner:.80} has {key.bits} bits, and {key.place} of "
+            f"{key.tensors!r:.80} have {found.channels} channels, which cannot hold them; make a "
+            "key with fewer --bits, or whose --tensors names more of them."
         )
     return found
 

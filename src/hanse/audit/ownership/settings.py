@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, PositiveFloat
+from pydantic import ConfigDict, Field
 
 WITHHELD = "withheld"  # the key in settings that are sent: a mark is declared, no key is named
 
@@ -24,6 +24,6 @@ class OwnershipSettings:
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     key: Annotated[str, Field(min_length=1, max_length=4096)]
-    strength: PositiveFloat = 0.5
-    margin: PositiveFloat = 1.0
+    strength: Annotated[float, Field(gt=0, le=10)] = 0.5
+    margin: Annotated[float, Field(gt=0, le=10)] = 1.0
     share: Annotated[float, Field(gt=0, le=0.5)] = 0.1
