@@ -1,7 +1,7 @@
 """hanse ownership: keys of owners, and whether a model has their marks."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,7 @@ from hanse.cli.options import Trust, console
 from hanse.errors import UserError
 from hanse.journal.run_settings import EXPERIMENT
 from hanse.lazy_imports import lazy_imports
-from hanse.security import signed_records
+from hanse.security import keys, signed_records
 from hanse.serving import adapter_folder
 
 with lazy_imports():
@@ -81,13 +81,11 @@ def verify(
     ] = None,
     trust: Trust = False,
 ) -> None:
-    """Say whether an adapter has the mark of a key; exit code 1 if it has not."""
-    if key is None and certificate is None:
-        raise UserError("name a key with --key, or a certificate with --certificate.")
-    if (certificate is None) != (public is None):
-        raise UserError("--certificate and --public belong together: the signer is checked by it.")
-    if prompts and key is None:
-        raise UserError("--prompts asks the secret prompts of a key; name it with --key.")
+    """Say whether an adapter has the mark of a key; exit code 1 if it has not.
+
+    With a certificate and no key its signature and files are checked, and no bits are counted.
+    """
+    _refuse_words(key, prompts, certificate, public)
     if adapter is None and certificate is None:
         raise UserError(
             "name the folder of a run, or of a PEFT adapter, that the key is to verify."
@@ -98,10 +96,11 @@ def verify(
     found = None
     if secret is not None and adapter is not None:
         found = _asked(adapter, secret, trust) if prompts else _measured(adapter, secret)
+    early = ""
     if certificate is not None and public is not None:
-        _check(certificate, public, adapter, secret, None if prompts else found)
+        early = _check(certificate, public, adapter, secret, None if prompts else found)
     if secret is not None and found is not None:
-        _show(secret, found, "trigger prompts" if prompts else "bits")
+        _show(secret, found, "trigger prompts" if prompts else "bits", early)
         if not found.proves:
             raise typer.Exit(1)
 
@@ -118,6 +117,9 @@ def certify(
     name: Annotated[
         str | None, typer.Option(help="The silo whose key signs, or server; usually the owner.")
     ] = None,
+    early: Annotated[
+        Path | None, typer.Option(help="An earlier certificate of the key alone, to refer to.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where the certificate goes.")] = Path("ownership.json"),
 ) -> None:
     """Sign that an adapter has your mark, or that you have a key; others check it."""
@@ -125,6 +127,8 @@ def certify(
     signing = signed_records.signing_key(kit, name or secret.owner)
     if out.exists():
         raise UserError(f"{out} exists already; name another file with --out.")
+    if early is not None:
+        _refuse_other_early(early, signing, secret)
     place = found = None
     if adapter is not None:
         adapter_folder.refuse_unfinished(adapter)
@@ -132,11 +136,27 @@ def certify(
         if not found.proves:
             _show(secret, found, "bits")
             raise UserError(f"{adapter} does not have this key's mark, so nothing was signed.")
-    record = certificates.statement(secret, place, found)
+    record = certificates.statement(secret, place, found, early)
     atomic_files.write(out, signed_records.signed(record, signing), public=True)
-    console.print(f"written  {out}, which says nothing of the key but its hash", soft_wrap=True)
+    console.print(
+        f"written  {out}, with the key's owner, hash and number of bits, and not with the place of "
+        "the mark",
+        soft_wrap=True,
+    )
     if found is None:
         console.print("next     send it to others now, so that they can say later when they had it")
+
+
+def _refuse_words(
+    key: Path | None, prompts: bool, certificate: Path | None, public: Path | None
+) -> None:
+    """Raise UserError for options of `verify` that lack one another."""
+    if key is None and certificate is None:
+        raise UserError("name a key with --key, or a certificate with --certificate.")
+    if (certificate is None) != (public is None):
+        raise UserError("--certificate and --public belong together: the signer is checked by it.")
+    if prompts and key is None:
+        raise UserError("--prompts asks the secret prompts of a key; name it with --key.")
 
 
 def _peft(folder: Path) -> Path:
@@ -158,29 +178,67 @@ def _check(
     adapter: Path | None,
     key: "OwnershipKey | None",
     found: "Detection | None",
-) -> None:
-    """Print what a certificate states; raises UserError if it does not hold."""
+) -> str:
+    """Print what a certificate states; raises UserError if it does not hold.
+
+    Returns the date of a certificate of the key alone; empty for one of an adapter.
+    """
     signer, known = signed_records.public_key(public)
     record = signed_records.opened(certificate, known)
     certificates.refuse_other(record, certificate, adapter and _peft(adapter), key, found)
-    console.print(f"signed   by {signer}, who dates it {record['time']}", soft_wrap=True)
+    console.print(
+        f"signed   by {signer} ({keys.fingerprint(keys.line(known))}), who dates it "
+        f"{record['time']}",
+        soft_wrap=True,
+    )
+    if signer != record["owner"]:
+        console.print(
+            f"note     {signer} signed, and the key is {record['owner']}'s: it is {signer}'s word",
+            soft_wrap=True,
+        )
     console.print(f"states   {certificates.summary(record)}", soft_wrap=True)
     console.print(f"commits  {record['commitment']}", soft_wrap=True)
+    if "early" in record:
+        console.print(
+            f"early    it refers to the certificate with the SHA-256 {record['early']}; check that "
+            "one with --key, too",
+            soft_wrap=True,
+        )
     if key is None:
         console.print(
-            "next     only the key shows that this is true: let its owner run `hanse ownership "
-            "verify` with --key beside --certificate",
+            "next     bits not counted, since only the key shows that this is true: let its owner "
+            "run `hanse ownership verify` with --key beside --certificate",
             soft_wrap=True,
+        )
+    return "" if "files" in record else str(record["time"])
+
+
+def _refuse_other_early(early: Path, signing: Any, key: "OwnershipKey") -> None:
+    """Raise UserError unless this signer has certified this key alone in an earlier file."""
+    record = signed_records.opened(early, signing.public_key())
+    certificates.refuse_other(record, early, key=key)
+    if "files" in record:
+        raise UserError(
+            f"{early} is a certificate of an adapter; name one of the key alone with --early, "
+            "signed before the training."
         )
 
 
-def _show(key: "OwnershipKey", found: "Detection", items: str) -> None:
-    """Print a detection and what follows from it."""
+def _show(key: "OwnershipKey", found: "Detection", items: str, early: str = "") -> None:
+    """Print a detection and what follows from it; early: the date of the key's own certificate."""
     console.print(f"mark     {found.right} of {found.items} {items} of {key.owner}'s key are right")
     needed = found.needed
     least = f"{needed} prove it" if needed else "so few of them cannot prove it"
     console.print(f"chance   p = {found.p_value:.1e}; {least}", soft_wrap=True)
-    verdict = "this model has the mark of this key"
+    verdict = (
+        "fits, but the key may have been made afterwards; a certificate of the key that was signed "
+        "before training proves more"
+    )
+    if early:
+        verdict = (
+            f"this model has the mark of this key, which its signer dates {early}: that proves it "
+            "if the training began later"
+        )
     if not found.proves and found.p_value > UNLIKELY:
         verdict = (
             "no mark of this key, as a stranger's key would be right as often; it is another "
