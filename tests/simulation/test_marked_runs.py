@@ -7,6 +7,7 @@ from statistics import mean
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from hanse.audit.ownership import key as owners
@@ -62,15 +63,24 @@ def test_all_marks_are_there_after_secure_sums(experiment_file: Path, keys: list
 
 
 def test_a_client_that_trains_nothing_has_no_mark(experiment_file: Path, keys: list[Path]) -> None:
-    """A free rider takes the model and gives nothing: its key is right by chance."""
-    words = [*LONG, "rounds=2", *marked(keys[1:])]
-    simulation.run(load(experiment_file, [*words, "participants=[silo-2, silo-3]"]))
-    rider, *others = rates(experiment_file.parent / "run", [owners.read(file) for file in keys])
+    """A free rider takes part and returns what it received: its key is right by chance."""
+    words = [*LONG, *marked(keys[1:]), "compression.collect=true"]
+    rides = "clients.silo-1.train={learning_rate: 1e-30}"
+    simulation.run(load(experiment_file, [*words, rides]))
+    folder = experiment_file.parent / "run"
+    sent = sorted((folder / "updates").rglob("*.safetensors"))
+    moved = {file: max(float(t.abs().max()) for t in load_file(file).values()) for file in sent}
+    assert len(sent) == 24
+    idle = [file for file in sent if moved[file] < 1e-20]
+    assert len(idle) == 8 and all("silo-1" in str(file) for file in idle)
+    rider, *others = rates(folder, [owners.read(file) for file in keys])
     assert rider < 0.75 < min(others)
 
 
-def test_a_marked_run_resumes_to_the_same_bits(experiment_file: Path, keys: list[Path]) -> None:
-    resumed_ends_in_the_same_adapter(experiment_file, *marked(keys[:1], ", share: 0.2"))
+def test_a_marked_run_resumes_to_the_same_bits(experiment_file: Path, tmp_path: Path) -> None:
+    owners.write(file := tmp_path / "answers.key", OwnershipKey("silo-1", f"{1:064x}", triggers=4))
+    own = f"clients.silo-1.ownership={{key: {file}, share: 0.2}}"
+    resumed_ends_in_the_same_adapter(experiment_file, own)
 
 
 def test_a_key_changes_nothing_for_the_other_clients(
@@ -109,6 +119,32 @@ REFUSED = {
         " | clients.silo-1.ownership={{key: {key}}}",
         "without an adapter there are none",
     ),
+    "clients that keep B": (
+        "algorithm=fedsa_lora | clients.silo-1.ownership={{key: {key}}}",
+        "with FedSALoRA clients keep trained tensors for themselves",
+    ),
+    "clients that keep layers": (
+        "algorithm={{fedper: {{share: [q_proj]}}}} | clients.silo-1.ownership={{key: {key}}}",
+        "with FedPer clients keep trained tensors for themselves",
+    ),
+    "factors that begin anew": (
+        "algorithm=flora | clients.silo-1.ownership={{key: {key}}}",
+        "FLoRA begins each round with other factors",
+    ),
+    "a frozen A": (
+        "algorithm=ffa_lora | clients.silo-1.ownership={{key: {a}}}",
+        "the key marks LoRA's A, which FFALoRA never trains",
+    ),
+    "tensors that are saved as others": (
+        "adapter=lora_xs | clients.silo-1.ownership={{key: {weights}}}",
+        "LoraXS is delivered as LoRA's factors",
+    ),
+    "an encoder that is not saved": (
+        "adapter=p_tuning | clients.silo-1.ownership={{key: {weights}}}",
+        "PTuning is delivered as what its encoder computes",
+    ),
+    "too strong": ("clients.silo-1.ownership={{key: {key}, strength: 11}}", "less than or equal"),
+    "too far": ("clients.silo-1.ownership={{key: {key}, margin: 11}}", "less than or equal"),
     "a missing key": ("clients.silo-1.ownership={{key: {key}.lost}}", "cannot be read"),
     "an unknown setting": ("clients.silo-1.ownership={{key: {key}, alpha: 1}}", "alpha"),
 }
@@ -119,6 +155,11 @@ def test_marks_that_cannot_be_laid_are_refused_before_a_model_is_loaded(
     hanse: Callable[..., Outcome], experiment_file: Path, keys: list[Path], case: str
 ) -> None:
     words, sentence = REFUSED[case]
+    files = {"key": keys[0], "a": keys[0].with_name("a.key")}
+    files["weights"] = keys[0].with_name("weights.key")
+    for name, pattern in (("a", "*.lora_A.weight"), ("weights", "*")):
+        key = OwnershipKey("o", "ab" * 32, place="weights", tensors=pattern)
+        owners.write(files[name], key)
     lost = "model.model_name_or_path=/nowhere"
-    outcome = hanse("run", experiment_file, lost, *words.format(key=keys[0]).split(" | "))
+    outcome = hanse("run", experiment_file, lost, *words.format(**files).split(" | "))
     assert outcome.code == 2 and sentence in outcome.err, outcome.err

@@ -12,6 +12,7 @@ from hanse.audit.ownership.mark import OwnersMark, laid, remarks
 from hanse.audit.ownership.places import normals, place_of
 from hanse.audit.ownership.settings import OwnershipSettings
 from hanse.errors import UserError
+from hanse.federation.distillation.imitation import Imitation
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
@@ -147,7 +148,7 @@ def test_trigger_rows_are_a_share_of_each_batch() -> None:
     mark = OwnersMark(
         replace(KEY, place="weights", triggers=5),
         OwnershipSettings("unused", share=0.25),
-        place_of(replace(KEY, place="weights"), {"w": torch.zeros(8)}),
+        place_of(replace(KEY, place="weights"), {"w": torch.zeros(80)}),
     )
     mixed = MixedRows.of(mark, "train", Sft(), "abcde")
     assert len(mixed.drawn(12, 0)) == 4 and set(mixed.drawn(12, 0)) <= set("abcde")
@@ -155,6 +156,9 @@ def test_trigger_rows_are_a_share_of_each_batch() -> None:
     assert mixed.drawn(12, 0) == mixed.drawn(12, 0) != mixed.drawn(12, 1)
     assert MixedRows.of(mark, "public", Sft(), "abcde").drawn(12, 0) == []
     assert MixedRows.of(None, "train", Sft(), "abcde").drawn(12, 0) == []
+    with pytest.raises(UserError, match="Imitation learns from what it makes of each row"):
+        MixedRows.of(mark, "train", Imitation({}, {}, 1.0), "abcde")
+    assert MixedRows.of(mark, "public", Imitation({}, {}, 1.0), "abcde").drawn(12, 0) == []
     mark.key = replace(mark.key, triggers=0)
     assert mark.share == 0
 

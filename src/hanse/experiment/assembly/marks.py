@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,10 +16,21 @@ from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
 from hanse.experiment.assembly.resources import adapter_settings
 from hanse.experiment.part_kinds import spec_name
 from hanse.experiment.schema import Experiment, build_algorithm, build_objective
+from hanse.federation.algorithms.fedper import FedPer
+from hanse.federation.algorithms.ffa_lora import FFALoRA
+from hanse.federation.algorithms.flora import FLoRA
+from hanse.federation.interfaces.algorithm import Algorithm
+from hanse.federation.interfaces.objective import Objective
 from hanse.federation.method import Method
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
+from hanse.learners.adapters.p_tuning import PTuning
+from hanse.learners.injection.adapter import LORA_XS
 from hanse.learners.training.marks import TRIGGERS
+from hanse.tensors.low_rank import A
+
+# Adapters whose trained tensors are not those that a run saves, by PEFT's names.
+NOT_DELIVERED = {LORA_XS: "LoRA's factors B·R and A", PTuning.kind: "what its encoder computes"}
 
 
 class Owner(NamedTuple):
@@ -52,6 +64,7 @@ class Owners:
         if holder not in self.by_holder:
             return None
         own, settings, key = self.by_holder[holder]
+        _refuse_fixed(key, learner)
         averaged = holder != SERVER and build_algorithm(own).payload != "logits"
         return mark.laid(key, settings, learner.parameters(), averaged)
 
@@ -109,7 +122,47 @@ def unsuited(experiment: Experiment, key: OwnershipKey) -> str:
             f"the key marks LoRA's products, and {type(adapter).__name__} has none; choose the "
             "adapter lora, or make a key with --place weights"
         )
+    for part in adapter.kinds:
+        if key.place == "weights" and part.kind in NOT_DELIVERED:
+            return (
+                f"the key marks tensors as they are, and {type(part).__name__} is delivered as "
+                f"{NOT_DELIVERED[part.kind]}; choose another adapter, such as lora"
+            )
+    return _kept_or_restarted(build_algorithm(experiment), key)
+
+
+def _kept_or_restarted(algorithm: Algorithm, key: OwnershipKey) -> str:
+    """The reason for which an algorithm delivers no marked tensors; empty if none is known."""
+    name = type(algorithm).__name__
+    if isinstance(algorithm, FedPer):
+        return (
+            f"with {name} clients keep trained tensors for themselves, so that the adapter that is "
+            "delivered lacks the mark; choose another algorithm, such as fedavg"
+        )
+    if isinstance(algorithm, FLoRA):
+        return (
+            f"{name} begins each round with other factors, and delivers B = 0 beside a change of "
+            "the base; choose another algorithm, such as flexlora"
+        )
+    if isinstance(algorithm, FFALoRA) and key.place == "weights" and key.tensors.endswith(A):
+        return (
+            f"the key marks LoRA's A, which {name} never trains; make a key with --place product, "
+            "or choose another algorithm"
+        )
     return ""
+
+
+def _refuse_fixed(key: OwnershipKey, learner: AdaptedModel) -> None:
+    """Raise UserError for a pattern that also names tensors that are saved and never trained."""
+    if key.place != "weights":
+        return
+    fixed = [*learner.constants().tensors, *learner.attached.untrained]
+    if found := sorted(name for name in fixed if fnmatchcase(name, key.tensors)):
+        raise UserError(
+            f"the key of {key.owner:.80} marks {key.tensors!r:.80}, which also names "
+            f"{found[0]:.200}, and that is saved with the adapter and never trained; make a key "
+            "whose --tensors names trained tensors alone."
+        )
 
 
 def _owner(experiment: Experiment, settings: OwnershipSettings, place: str) -> Owner:
@@ -137,6 +190,11 @@ def _refuse_triggers(owner: Owner, method: Method, place: str) -> None:
     if not owner.key.triggers:
         return
     objective = build_objective(owner.experiment)
+    if objective.rolls_out or type(objective).with_targets is not Objective.with_targets:
+        raise UserError(
+            f"{place}: the key has triggers, and {type(objective).__name__} learns from what it "
+            "makes of each row, not from secret answers; make a key without --triggers."
+        )
     if objective.example_kind not in triggers.KINDS:
         raise UserError(
             f"{place}: the key has triggers, which are learned as text or as classes, and "

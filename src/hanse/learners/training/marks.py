@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from hanse.errors import UserError
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Penalty
@@ -64,13 +65,18 @@ class MixedRows:
     def of(
         cls, mark: Mark | None, split: str, objective: Objective, triggers: Sequence[Any]
     ) -> "MixedRows":
-        """The trigger rows of a training; none of one that does not learn the answers of its rows.
+        """The trigger rows of a training on the owner's rows; none beside rows that all have.
 
-        Losses that know more of each row of a split, such as predictions, know nothing of others.
+        Raises UserError for a loss that learns none of them: one that knows more of each row of a
+        split, such as predictions, knows nothing of others, and a rollout replaces their answers.
         """
-        knows_rows = type(objective).with_targets is not Objective.with_targets
-        if mark is None or split != "train" or knows_rows:
+        if mark is None or split != "train" or not triggers:
             return cls()
+        if objective.rolls_out or type(objective).with_targets is not Objective.with_targets:
+            raise UserError(
+                f"the mark has trigger rows, and {type(objective).__name__} learns from what it "
+                "makes of each row, not from secret answers; make a key without --triggers."
+            )
         return cls(triggers, mark.share)
 
     def drawn(self, rows: int, seed: int) -> list[Any]:
