@@ -13,6 +13,7 @@ from torch import Tensor
 from hanse.audit.ownership import key as owners
 from hanse.audit.ownership.key import OwnershipKey
 from hanse.audit.ownership.places import place_of
+from hanse.errors import UserError
 from hanse.experiment.loading import load
 from hanse.journal.run_folder import read_rounds
 from hanse.learners.injection import adapter_files
@@ -163,3 +164,15 @@ def test_marks_that_cannot_be_laid_are_refused_before_a_model_is_loaded(
     lost = "model.model_name_or_path=/nowhere"
     outcome = hanse("run", experiment_file, lost, *words.format(**files).split(" | "))
     assert outcome.code == 2 and sentence in outcome.err, outcome.err
+
+
+def test_a_pattern_that_also_names_constants_is_refused(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    """They are saved, so that a key would be asked of more tensors than it has marked."""
+    key = OwnershipKey("silo-1", "ab" * 32, place="weights")
+    owners.write(file := tmp_path / "all.key", key)
+    own = f"clients.silo-1.ownership={{key: {file}}}"
+    adapter = "adapter={peft: {method: vera, settings: {r: 4}}}"
+    with pytest.raises(UserError, match=r"also names .*vera_[AB].* never trained"):
+        simulation.run(load(experiment_file, [adapter, own]))
