@@ -46,12 +46,16 @@ def test_the_same_command_writes_the_same_files(
     for name in ("a", "b"):
         done = hanse("emulator", deep, "--output", name, *words)
         assert done.code == 0 and "160 examples: lm" in done.out, done.err
+        done_a = done.out
     assert model_hash(tmp_path / "a") == model_hash(tmp_path / "b")
     other = hanse("emulator", deep, "--output", "c", *words, "--seed", 1)
     assert other.code == 0 and model_hash(tmp_path / "a") != model_hash(tmp_path / "c")
     written = record.of_model("a")
     assert written is not None and written.distillation is not None
     assert written.distillation.settings["steps"] == 4 and written.distillation.rows == 160
+    assert "but for a distillation, which every client sees" in " ".join(done_a.split())
+    assert written.middle_error is not None and written.middle_error > 0
+    assert "rows_sha256" not in (tmp_path / "a" / record.FILE).read_text()
 
 
 @pytest.mark.parametrize(
@@ -120,6 +124,28 @@ def test_a_damaged_record_is_refused(
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_a_quantized_middle_is_said_to_be_nearly_the_model(hanse: Call, deep: Path) -> None:
+    done = hanse("emulator", deep, "--output", "small", "--compressor", "quantized")
+    words = " ".join(done.out.split())
+    assert "nearly the same, which every client sees; its matrices are 0.00" in words
+
+
+def test_a_hash_of_rows_is_read_and_never_written(
+    hanse: Call, deep: Path, review_file: Path, tmp_path: Path
+) -> None:
+    words = ("--texts", review_file, "--steps", 1, "--batch-size", 1)
+    assert hanse("emulator", deep, "--output", "small", *words).code == 0
+    file = tmp_path / "small" / record.FILE
+    content = json.loads(file.read_text())
+    content["distillation"]["rows_sha256"] = "0" * 64
+    file.write_text(json.dumps(content))
+    entry = record.read(file.parent)
+    assert entry is not None and entry.distillation is not None
+    assert entry.distillation.rows_sha256 == "0" * 64
+    record.write(file.parent, entry)
+    assert "rows_sha256" not in file.read_text()
 
 
 def test_other_folders_have_no_record(deep: Path) -> None:

@@ -97,6 +97,22 @@ def test_a_damaged_record(experiment_file: Path, folders: Path, tmp_path: Path) 
         simulate(load(experiment_file, settings))
 
 
+def test_remarks_on_a_middle_near_the_model(
+    experiment_file: Path, folders: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folders / "small", tmp_path / "small")
+    file = tmp_path / "small" / FILE
+    losses = {"first": {"lm": 2.0}, "last": {"lm": 1.0}}
+    distillation = {"settings": {}, "rows": 3, "rows_sha256": "0" * 64, **losses}
+    changes = {"compressor": {"low_rank": {}}, "middle_error": 0.03, "distillation": distillation}
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    settings = words(folders, f"{{lora: {{{LAYERS}}}}}", str(tmp_path / "small"))
+    text = " ".join(emulated.remarks(load(experiment_file, settings), server=True))
+    assert "small has all of the model's matrices without their smallest" in text
+    assert "but for a distillation, which every client sees; its matrices are 0.03 of" in text
+    assert "rows_sha256, by which they can test guesses" in text
+
+
 def test_a_whole_model_that_is_not_named(experiment_file: Path, folders: Path) -> None:
     settings = [word for word in words(folders, "lora") if not word.startswith("models")]
     with pytest.raises(UserError, match="fedot uses a model called whole") as error:

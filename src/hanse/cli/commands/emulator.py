@@ -11,6 +11,7 @@ from hanse.lazy_imports import lazy_imports
 
 with lazy_imports():
     from hanse.experiment import overrides
+    from hanse.learners.models.emulators import disclosure
     from hanse.learners.models.emulators import make as making
     from hanse.planning import emulator as planning
 
@@ -97,8 +98,7 @@ def _tell_made(model: str, made: "making.Made", output: Path) -> None:
         first, last = record.distillation.first, record.distillation.last
         changes = [f"{name} {first[name]:.4g} → {last[name]:.4g}" for name in first]
         _tell("distilled", f"{record.distillation.rows:,} examples: {', '.join(changes)}")
-    elif "layer_drop" in record.compressor:
-        _tell("", "the middle has the model's own layers; --texts changes them")
+    _tell("", disclosure.sentence(record))
     _tell("written", str(output))
     _tell("next", f"model.model_name_or_path={output} models.whole.model_name_or_path={model}")
     _tell("", f"algorithm=fedot adapter.lora.layers_to_transform=[{_listed(numbers)}]")

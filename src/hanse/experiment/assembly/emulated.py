@@ -11,7 +11,7 @@ from hanse.experiment.assembly.resources import adapter_settings
 from hanse.experiment.schema import Experiment, build_algorithm
 from hanse.learners.injection.adapter import Adapter
 from hanse.learners.models import pretrained
-from hanse.learners.models.emulators import record
+from hanse.learners.models.emulators import disclosure, record
 from hanse.learners.models.emulators.record import EmulatorRecord
 from hanse.learners.models.model_hash import hash_of
 from hanse.registry import name_of
@@ -60,10 +60,11 @@ def remarks(experiment: Experiment, server: bool) -> Iterator[str]:
         f"({', '.join(entry.compressor)}), and have no other model; only the server has "
         f"models.{name} ({whole}), which gets what they train; its scores begin with {name}."
     )
-    if entry.distillation is None and "layer_drop" in entry.compressor:
+    yield f"{disclosure.sentence(entry, emulator)}."
+    if entry.distillation is not None and entry.distillation.rows_sha256 is not None:
         yield (
-            f"the middle of {emulator} has layers of {whole} as they are, which every client sees; "
-            "`hanse emulator --texts` changes them."
+            f"{record.FILE} of {emulator}, which silos may get, has rows_sha256, by which they can "
+            "test guesses of the texts that it was distilled on; take that line out of the file."
         )
     if hash_of(whole) is None:
         yield (

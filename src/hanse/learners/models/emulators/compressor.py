@@ -14,10 +14,12 @@ class Compressor(ABC):
 
     trains: the smaller middle has weights that distillation can train.
     replaces: no matrix of the middle is kept as it is.
+    discloses: words for what the middle has of the whole model's, for those who make or send it.
     """
 
     trains: ClassVar[bool] = True
     replaces: ClassVar[bool] = True
+    discloses: ClassVar[str]
 
     @abstractmethod
     def kept(self, layers: int) -> list[int]:

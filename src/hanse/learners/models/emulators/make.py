@@ -1,6 +1,5 @@
 """The folder of an emulator, made of a model: its files, and emulator.json."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from hanse.learners.models import model_files, start_weights
 from hanse.learners.models.emulators import record, sizes
 from hanse.learners.models.emulators.compressor import Compressor
 from hanse.learners.models.emulators.cut import Cut
+from hanse.learners.models.emulators.disclosure import difference
 from hanse.learners.models.emulators.distillation import Distillation, Losses, distill
 from hanse.learners.models.emulators.record import DistillationRecord, EmulatorRecord, Source
 from hanse.learners.models.emulators.shrink import Emulator, shrink
@@ -77,6 +77,7 @@ def make(
         compressor=compressor.describe(),
         layers=emulator.layers,
         distillation=_distilled(distillation, examples, losses) if distillation else None,
+        middle_error=float(f"{difference(whole, emulator):.3g}"),
     )
     made = Made(
         entry,
@@ -117,12 +118,10 @@ def _source(source: PretrainedModel, model: Any) -> Source:
 def _distilled(
     settings: Distillation, examples: Sequence[Example], losses: Sequence[Losses]
 ) -> DistillationRecord:
-    rows = hashlib.sha256(repr([example.ids for example in examples]).encode()).hexdigest()
     few = max(1, round(ENDS * len(losses)))
     return DistillationRecord(
         settings=asdict(settings),
         rows=len(examples),
-        rows_sha256=rows,
         first=_mean(losses[:few]),
         last=_mean(losses[-few:]),
     )

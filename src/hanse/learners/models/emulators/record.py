@@ -37,14 +37,15 @@ class Source(_Entry):
 class DistillationRecord(_Entry):
     """A distillation: its settings, the rows that it read, and its losses.
 
-    rows_sha256: of the tokens. first, last: the losses of the first and the last steps, by name.
+    first, last: the losses of the first and the last steps, by name. rows_sha256: a hash of the
+    rows, which older records have; it is never written, since silos could test guessed rows by it.
     """
 
     settings: dict[str, Any]
     rows: PositiveInt
-    rows_sha256: Hash
     first: dict[str, float]
     last: dict[str, float]
+    rows_sha256: Annotated[Hash | None, Field(exclude=True)] = None
 
 
 class EmulatorRecord(_Entry):
@@ -54,6 +55,7 @@ class EmulatorRecord(_Entry):
     compressor: that of the middle, {name: settings}.
     layers: for each layer of the emulator, the source's layer that it was made of, from 0.
     distillation: null if the middle was not trained.
+    middle_error: ‖W - Ŵ‖/‖W‖ of the middle's matrices; null in older records.
     """
 
     source: Source
@@ -62,6 +64,7 @@ class EmulatorRecord(_Entry):
     compressor: dict[str, dict[str, Any]]
     layers: Annotated[tuple[NonNegativeInt, ...], Field(max_length=MOST_LAYERS)]
     distillation: DistillationRecord | None = None
+    middle_error: Annotated[float | None, Field(ge=0)] = None
 
     @model_validator(mode="after")
     def _layers_fit(self) -> Self:

@@ -20,6 +20,7 @@ class LayerDrop(Compressor):
     """
 
     replaces: ClassVar[bool] = False
+    discloses: ClassVar[str] = "the model's own layers as they are"
 
     drop: Annotated[float, Field(ge=0, lt=1)] = 0.5
     keep: PositiveInt | None = None

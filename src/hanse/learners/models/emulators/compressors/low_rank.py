@@ -1,7 +1,7 @@
 """A middle whose matrices are products of low rank, by truncated singular value decomposition."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -26,6 +26,8 @@ class LowRank(Compressor):
     Norms and biases are kept as they are. Where two factors would be larger than the matrix, it is
     stored as their product.
     """
+
+    discloses: ClassVar[str] = "all of the model's matrices without their smallest singular values"
 
     energy: Annotated[float, Field(gt=0, lt=1)] = 0.8
 

@@ -22,6 +22,9 @@ class Quantized(Compressor):
     """
 
     trains: ClassVar[bool] = False
+    discloses: ClassVar[str] = (
+        "all of the model's matrices, rounded to few bits and nearly the same"
+    )
 
     bits: Literal["int8", "nf4"] = "int8"
 
