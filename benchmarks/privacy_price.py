@@ -138,7 +138,7 @@ def outcome(task: Task) -> Row:
     }
 
 
-def line(tasks: Sequence[Task]) -> Row:
+def line(name: str, tasks: Sequence[Task]) -> Row:
     """All seeds of one row: means, and the runs themselves."""
     runs = [outcome(task) for task in tasks]
     means = ("test_loss", "seconds")

@@ -97,7 +97,7 @@ class Rates:
     families: Mapping[str, Family]
     family_of: Mapping[str, str]
     tuning: Callable[[str, float, int], Task]
-    untrained: Callable[[int], Task]
+    untrained: Callable[[int], Task] | None  # None: nothing is validated beside it
     deals: Sequence[int]
     kept: Kept
     workers: Workers
@@ -118,6 +118,8 @@ class Rates:
 
     def validated(self, names: Sequence[str]) -> dict[str, Row]:
         """Each method at its family's rate beside the untrained model, on validation reviews."""
+        if self.untrained is None:
+            raise ValueError("methods are validated beside the untrained model, and there is none")
         base = [self.untrained(deal) for deal in self.deals]
         choices = {name: self.chosen(self.family_of[name]) for name in names}
         runs = {name: self._runs(name, choice["rate"]) for name, choice in choices.items()}

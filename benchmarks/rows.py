@@ -12,19 +12,20 @@ def finish(
     plan: Mapping[str, Sequence[Task]],
     kept: Kept,
     workers: Workers,
-    line: Callable[[Sequence[Task]], Row],
+    line: Callable[[str, Sequence[Task]], Row],
     beside: Callable[[Mapping[str, Row]], None],
     order: Iterable[str],
 ) -> None:
     """Finish the rows of a plan that are not kept yet.
 
-    plan: the runs of each row. line: a row from its finished runs. beside: notes in all rows that
-    there are how they stand to each other. order: the names of all rows, as they are shown.
+    plan: the runs of each row. line: a row from its name and its finished runs. beside: notes in
+    all rows that there are how they stand to each other. order: the names of all rows, as they are
+    shown.
     """
     left = {name: t for name, t in plan.items() if not kept.row(fingerprint(*t), "rows", name)}
     for name in workers.groups(left):
         tasks = left[name]
-        row = line(tasks) if all(task.finished for task in tasks) else DIVERGED
+        row = line(name, tasks) if all(task.finished for task in tasks) else DIVERGED
         kept.put(row, fingerprint(*tasks), "rows", name)
         rows = kept.content["rows"]
         kept.content["rows"] = {each: rows[each] for each in order if each in rows}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import cost_tables as cost
+import distillation_tables as unequal
 import privacy_tables as privacy
 import quality_tables as quality
 import robust_tables
@@ -46,6 +47,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "fedkseed": wire.fedkseed,
     "robust": robust_tables.robust,
     "token_alignment": run.token_alignment,
+    "distillation": unequal.distillation,
     "privacy_price": privacy.privacy_price,
     "row_privacy": privacy.row_privacy,
 }

@@ -184,7 +184,7 @@ class Frontier:
         order = (BASE, POOLED, *CODECS)
         rows.finish(plan, self.kept, self.workers, self._line, beside, order)
 
-    def _line(self, tasks: Sequence[Task]) -> Row:
+    def _line(self, name: str, tasks: Sequence[Task]) -> Row:
         plain = self.kept.content.get("rows", {}).get(NONE, {}).get("runs")
         bounds = [run["losses"][-1] for run in plain] if plain else [None] * len(tasks)
         return line([outcome(task, bound) for task, bound in zip(tasks, bounds, strict=True)])
