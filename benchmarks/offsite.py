@@ -149,7 +149,7 @@ def scored(task: Task, prefix: str) -> tuple[float, list[float]]:
     return found.metrics[f"{prefix}loss"], list(found.items)
 
 
-def line(tasks: Sequence[Task], prefix: str = "") -> Row:
+def line(name: str, tasks: Sequence[Task], prefix: str = "") -> Row:
     """All seeds of one row: means, and the runs themselves."""
     runs = [scored(task, prefix) for task in tasks]
     return {
