@@ -122,8 +122,7 @@ class ClientRecord:
     request_id: the name of the request in all logs. sent_at, answered_at: when the server sent the
         request and received the reply.
     late: for a reply that came too late or twice, the round that it belongs to; else None.
-    unused: the bytes of such a reply; else None.
-    simulated: its seconds in a simulation with links; else None.
+    unused: the bytes of such a reply. simulated: its seconds in a simulation with links; or None.
     """
 
     round: RoundNumber

@@ -40,7 +40,7 @@ def statement(
     detection: Detection | None = None,
     early: Path | None = None,
 ) -> dict[str, Any]:
-    """What an owner states; without an adapter, that it has the key at this time.
+    """The statement of an owner; without an adapter, that it has the key at this time.
 
     The time is the signer's word; another's date on the file proves it. early: the file of an
     earlier certificate of the key alone, whose SHA-256 is stated, too.

@@ -25,7 +25,7 @@ MOST_NUMBERS = 2**26  # of the secret matrix, which is in memory while a model i
 
 
 class MarkedPlace(Protocol):
-    """What a key measures of tensors.
+    """The numbers that a key measures of tensors.
 
     names: of the tensors that it reads. channels: M, the numbers that can move independently.
     """

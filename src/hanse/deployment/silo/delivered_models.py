@@ -19,7 +19,7 @@ PARTS = ".parts"  # after the hash of a model that is not whole yet
 
 
 class WrongModelError(UserError):
-    """What came is not the model of its hash, or none that hanse loads."""
+    """The model that came is not that of its hash, or none that hanse loads."""
 
 
 @dataclass(frozen=True)

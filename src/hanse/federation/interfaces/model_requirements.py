@@ -1,4 +1,4 @@
-"""What an algorithm asks of models and rows, which is checked before a model is loaded."""
+"""The demands of an algorithm on models and rows, checked before a model is loaded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

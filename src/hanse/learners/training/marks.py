@@ -1,4 +1,4 @@
-"""What an owner's mark adds to a training: a pull on the trained tensors, and rows of its own."""
+"""The parts that an owner's mark adds to a training: a pull on tensors, and rows of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

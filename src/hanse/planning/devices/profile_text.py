@@ -7,7 +7,7 @@ from hanse.reports import formatting
 
 
 def lines(profile: DeviceProfile) -> Iterator[str]:
-    """What the machine has, how fast it is, and what was not measured."""
+    """The machine's means, its speed, and what was not measured."""
     yield (
         f"processor  {profile.processor}, {profile.cores} cores, torch uses {profile.threads} "
         f"threads, {profile.instructions}"

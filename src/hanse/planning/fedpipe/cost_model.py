@@ -24,7 +24,7 @@ NEGLIGIBLE = 1e-3  # of the terms' largest values
 
 
 class StepSetting(NamedTuple):
-    """What the seconds of a step depend on.
+    """The settings on which the seconds of a step depend.
 
     rows: of a batch. length: tokens of a row, padding included. rank: of the adapters. depth: the
     number of upper layers that have adapters, which gradients flow through.

@@ -63,7 +63,7 @@ def _important(problem: Problem) -> set[int]:
 
 
 def _worth(problem: Problem, matrix: int) -> float:
-    """What a matrix can gain over all silos."""
+    """The most that a matrix can gain over all silos."""
     return sum(
         silo.weight * max((rank.gain for rank in silo.ranks[matrix]), default=0.0)
         for silo in problem.silos

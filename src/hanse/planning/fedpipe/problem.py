@@ -30,7 +30,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class SiloChoices:
-    """What one silo can choose, and the bounds of its machine.
+    """The choices of one silo, and the bounds of its machine.
 
     weight: p_m, its share of all rows. memory: bytes that it may use. forms: bits of the base and
     batch size, one of which it takes. ranks: for each matrix, in the same order for all silos, the
@@ -72,7 +72,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class SiloPlan:
-    """What one silo does: the place of its form, and of each matrix's rank; None: no adapter."""
+    """The plan of one silo: the places of its form and of each rank; None: no adapter there."""
 
     form: int
     ranks: tuple[int | None, ...]
@@ -114,7 +114,7 @@ def gain(problem: Problem, plans: Sequence[SiloPlan]) -> float:
 
 
 def fits(problem: Problem, plans: Sequence[SiloPlan]) -> bool:
-    """Whether a plan for all silos is within all bounds."""
+    """True if a plan for all silos is within all bounds."""
     used = {place for plan in plans for place, rank in enumerate(plan.ranks) if rank is not None}
     return len(used) <= problem.most and all(
         memory(silo, plan) <= silo.memory and seconds(silo, plan) <= problem.seconds
