@@ -2,6 +2,10 @@
 
 SGD = ("train.optim=sgd", "train.learning_rate=0.5")
 RANKS = "clients={silo-1: {adapter: {lora: {r: 2}}}, silo-3: {adapter: {lora: {r: 8}}}}"
+PARTS = (
+    "clients={silo-1: {adapter: {lora: {target_modules: [q_proj]}}}, "
+    "silo-3: {adapter: {lora: {rank_pattern: {v_proj: 2}}}}}"
+)
 ZOO = {
     "scaffold": SGD,
     "fednova": (*SGD, "train.momentum=0.5", "train.optimizer_state=reset"),
@@ -11,6 +15,7 @@ ZOO = {
     "fedsa_lora": (),
     "fedper": ("algorithm.fedper.share=[layers.0]",),
     "flexlora": (RANKS, "train.optimizer_state=reset"),
+    "fedpipe": ("adapter.lora.r=8", PARTS, "train.optimizer_state=reset"),
     "flora": (RANKS, "train.optimizer_state=reset"),
     "fedex_lora": ("train.optimizer_state=reset",),
     "hetlora": ("adapter.lora.r=8", RANKS),

@@ -47,7 +47,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
 }
 LORA = {  # those that are about LoRA's factors
     *("fedit", "ffa_lora", "rolora", "fedsa_lora", "flexlora", "flora", "fedex_lora"),
-    *("hetlora", "lora_fair", "pftt", "fed_sb"),
+    *("hetlora", "lora_fair", "pftt", "fed_sb", "fedpipe"),
 }
 BESIDE = {"pftt": "layer.bottleneck_up.bias", "fed_sb": "layer.core_r"}  # what they look for
 MODELS = {

@@ -44,7 +44,7 @@ def test_what_the_algorithm_allows(algorithm: str, adapter: object) -> None:
             "fedavg",
             {"lora": {"r": 2}},
             "only lora_dropout may differ, and r and lora_alpha with an algorithm for that: "
-            "feddistill, fedmkt, flexlora, flora, hetlora, and target_modules",
+            "feddistill, fedmkt, fedpipe, flexlora, flora, hetlora, and target_modules",
         ),
         ("flora", {"lora": {"target_modules": ["q_proj"]}}, "only lora_dropout, r, lora_alpha may"),
         (

@@ -1,0 +1,179 @@
+"""FedPipe (Fang et al. 2024, 2404.06448): each silo trains matrices and ranks of its own plan."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hanse.federation.algorithms.flexlora import FlexLoRA, trained_products
+from hanse.federation.interfaces.algorithm import Client, Server
+from hanse.federation.interfaces.declarations import WEIGHED, Difference
+from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.randomness import RoundContext
+from hanse.tensors import low_rank
+from hanse.tensors.low_rank import A, B, Factors, refuse_other_than_lora
+from hanse.tensors.named import Layout, RunningMean, Tensors, drop, layout
+
+SCORES = "scores"  # (matrices,), in the order of the matrices' names
+BETA = 0.85  # β₁ and β₂ of AdaLoRA
+
+
+@dataclass(frozen=True)
+class FedPipe(FlexLoRA):
+    """Wₗ ← Σ pₖsₖBₖₗAₖₗ over the silos k that train matrix l, whose shares pₖ there sum to 1.
+
+    A silo sends the factors of its own matrices alone, and gets the best approximation of each by
+    its rank there. Matrices without any trainer in a round stay as they are. The silos' matrices
+    and ranks are those of `clients.<name>.adapter`, as `hanse plan` writes them. Reconstruction:
+    the paper has no published code.
+
+    probe: find out which matrices matter instead. Each silo trains, and sends one score of each
+        matrix in place of factors; the model stays as it is. `hanse plan` begins with such a round.
+    """
+
+    fits_once: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({WEIGHED})
+    resets_optimizer: ClassVar[bool] = True  # each round's decomposition rotates the factors
+    clients_may_differ: ClassVar[Difference] = "layout"
+
+    probe: bool = False
+
+    def init(self, server: Server) -> State:
+        model = server.learner.tensors()
+        refuse_other_than_lora(model, type(self).__name__)
+        products = trained_products(model, server.learner.scaling)
+        short = {name: low_rank.shortened(factors)[0] for name, factors in products.items()}
+        return {"model": model, "product": low_rank.tensors(short)}
+
+    def instruction(
+        self, state: State, profile: ClientProfile, context: RoundContext
+    ) -> Instruction:
+        cut = _cut(state["product"], _ranks(profile, state), _scaling(profile))
+        return Instruction({**cut, **low_rank.non_factor_tensors(state["model"])})
+
+    def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
+        ranks, model = _ranks(profile, state), layout(state["model"])
+        if self.probe:
+            return {SCORES: torch.empty(len(ranks), device="meta")}
+        layers = low_rank.layers(model)
+        sized = {name: low_rank.resized(layers[name], rank) for name, rank in ranks.items()}
+        return {**low_rank.tensors(sized), **low_rank.non_factor_tensors(model)}
+
+    def train(self, instruction: Instruction, client: Client) -> Update:
+        if not self.probe:
+            return super().train(instruction, client)
+        client.learner.load(self.personalized(instruction, client))
+        importance = Importance()
+        result = client.learner.fit(importance.note)
+        return Update({SCORES: importance.scores()}, result.numbers(), client.profile.examples)
+
+    def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
+        clients, other = tuple(profile.name for profile, _ in updates), RunningMean()
+        for _, update in updates:
+            other.add(low_rank.non_factor_tensors(update.tensors), update.weight)
+        means = low_rank.tensors(_trained_means(updates))
+        return Aggregate({**means, **other.value()}, {}, other.weight, clients)
+
+    def step(self, state: State, combined: Aggregate, server: Server) -> State:
+        if self.probe:
+            return {**state, SCORES: dict(combined.tensors)}
+        other = low_rank.non_factor_tensors(combined.tensors)
+        product = {**state["product"], **drop(combined.tensors, other)}
+        before = low_rank.layers(state["model"])
+        ranks = {name: factors.rank for name, factors in before.items()}
+        cut = low_rank.layers(_cut(product, ranks, server.learner.scaling))
+        fitted = {name: low_rank.padded(f, ranks[name]) for name, f in cut.items()}
+        model = {**low_rank.tensors({**before, **fitted}), **other}
+        return {"model": {name: model[name] for name in state["model"]}, "product": product}
+
+
+class Importance:
+    """The smoothed sensitivity × uncertainty of LoRA's matrices (AdaLoRA, 2303.10512, eq. 8 to 11).
+
+    For each number w of A and B, with I = |w·∂L/∂w| of a step:
+
+        Ī ← β₁Ī + (1 - β₁)I,   U ← β₂U + (1 - β₂)|I - Ī|,   s = Ī·U
+
+    A pair of a column of B and a row of A has the mean of s over each of them, added; a matrix has
+    the mean over its pairs. Ī and U begin at 0. Steps at which a matrix has B = 0 do not count
+    there: A has no gradient then. Scores of one training compare, since all decay alike.
+    """
+
+    def __init__(self, beta_1: float = BETA, beta_2: float = BETA) -> None:
+        self._betas = beta_1, beta_2
+        self._smoothed: dict[str, tuple[Tensor, Tensor]] = {}  # Ī and U, by a tensor's name
+        self._matrices: list[str] = []
+
+    def note(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Count one step, as a penalty of 0, which is asked when all gradients are there."""
+        layers = low_rank.layers(tensors)
+        self._matrices = sorted(layers)
+        for name, factors in layers.items():
+            if bool(factors.up.any()):
+                self._count(name + A, factors.down)
+                self._count(name + B, factors.up)
+        return 0.0 * next(iter(tensors.values())).sum()
+
+    @torch.no_grad()
+    def _count(self, name: str, weights: Tensor) -> None:
+        assert weights.grad is not None  # it is trained
+        beta_1, beta_2 = self._betas
+        now = (weights * weights.grad).abs()
+        zero = torch.zeros_like(now)
+        sensitivity, uncertainty = self._smoothed.get(name, (zero, zero))
+        sensitivity = beta_1 * sensitivity + (1 - beta_1) * now
+        uncertainty = beta_2 * uncertainty + (1 - beta_2) * (now - sensitivity).abs()
+        self._smoothed[name] = sensitivity, uncertainty
+
+    def scores(self) -> Tensor:
+        """(matrices,) in the order of their names; 0 for a matrix whose B has stayed 0."""
+        return torch.stack([self._score(n + A) + self._score(n + B) for n in self._matrices]).cpu()
+
+    def _score(self, name: str) -> Tensor:
+        """The mean of s over a factor, which is the mean over its pairs' means."""
+        if name not in self._smoothed:
+            return torch.zeros(())
+        sensitivity, uncertainty = self._smoothed[name]
+        return (sensitivity * uncertainty).mean()
+
+
+def matrices(model: Tensors) -> list[str]:
+    """The names of an adapter's matrices, in the order of scores."""
+    return sorted(low_rank.layers(model))
+
+
+def _trained_means(updates: Sequence[tuple[ClientProfile, Update]]) -> dict[str, Factors]:
+    """The mean product of each matrix over those who train it, of the lowest exact rank."""
+    parts: dict[str, list[tuple[float, Factors]]] = {}
+    for profile, update in updates:
+        for name, factors in low_rank.layers(update.tensors).items():
+            scaled = low_rank.scaled(factors, _scaling(profile))
+            parts.setdefault(name, []).append((update.weight, scaled))
+    means = {}
+    for name, weighted in parts.items():
+        total = sum(weight for weight, _ in weighted)
+        shares = [(weight / total, factors) for weight, factors in weighted]
+        means[name] = low_rank.shortened(low_rank.stacked(shares))[0]
+    return means
+
+
+def _ranks(profile: ClientProfile, state: State) -> dict[str, int]:
+    """The rank of each matrix that a client trains; without a layout it is one for all."""
+    if profile.layout is None:
+        return dict.fromkeys(low_rank.layers(state["model"]), int(profile.numbers["rank"]))
+    return {name: factors.rank for name, factors in low_rank.layers(profile.layout).items()}
+
+
+def _scaling(profile: ClientProfile) -> float:
+    """A client's s = α/r."""
+    return profile.numbers.get("scaling", 1.0)
+
+
+def _cut(product: Tensors, ranks: Mapping[str, int], scaling: float) -> Tensors:
+    """The best factors of these matrices by their ranks, divided by the receiver's scaling."""
+    layers = low_rank.layers(product)
+    firsts = {n: low_rank.first(layers[n], rank) for n, rank in ranks.items() if n in layers}
+    return low_rank.tensors({n: low_rank.scaled(f, 1 / scaling) for n, f in firsts.items()})
