@@ -1,4 +1,4 @@
-"""Models that were sent are whole or absent, verified, and removed when they take too much."""
+"""Models that were sent are complete or absent, verified, and removed when they take too much."""
 
 import errno
 import os
@@ -72,10 +72,10 @@ def test_a_model_appears_at_once_when_its_last_chunk_has_come(
     first = download(models, digest)
     assert Reply.parse(first.lacking()).lacks == digest
     complete(first, offer, most=offer.chunks - 1)
-    assert not first.whole and models.find(digest) is None
+    assert not first.complete and models.find(digest) is None
     second = download(models, digest)  # after a restart
     assert complete(second, offer) == 1
-    assert second.whole
+    assert second.complete
     place = models.find(digest)
     assert place is not None and model_hash(place) == digest
     assert [path.name for path in models.folder.iterdir()] == [digest], "no part is left"
@@ -110,7 +110,7 @@ def test_another_model_than_the_announced_one_is_not_used(
         with pytest.raises(JobRefusedError, match="what came is not a model of the hash") as error:
             complete(sent, offer)
         assert str(models.folder) not in str(error.value)
-        assert models.find("5e" * 32) is None and not sent.whole
+        assert models.find("5e" * 32) is None and not sent.complete
     assert sum(file.size for file in offer.files) == sum(
         file.stat().st_size for file in models.parts("5e" * 32).iterdir()
     )

@@ -81,7 +81,7 @@ class ModelDelivery:
     _slow: set[str] = field(default_factory=set)  # silos whose last answer took long
 
     def take(self, name: str, node: int, session: str, body: bytes) -> bool:
-        """Note a silo's reply; returns true if it has the whole model now.
+        """Note a silo's reply; returns true if the model at the silo is complete now.
 
         Raises BadEnvelopeError for a reply that is none to an offer or a chunk, and from a silo
         that lacks the model still after it was sent several times.

@@ -15,7 +15,7 @@ from hanse.learners.models.vetting import vet
 log = logging.getLogger(__name__)
 
 FOLDER = "models"  # in a silo's state
-PARTS = ".parts"  # after the hash of a model that is not whole yet
+PARTS = ".parts"  # after the hash of a model that is not complete yet
 
 
 class WrongModelError(UserError):
@@ -24,7 +24,7 @@ class WrongModelError(UserError):
 
 @dataclass(frozen=True)
 class DeliveredModels:
-    """Whole models, and the files of models that are not whole yet. Only their owner reads them."""
+    """Complete models, and files of incomplete ones. Only their owner reads them."""
 
     folder: Path
 
@@ -45,7 +45,7 @@ class DeliveredModels:
         return place
 
     def parts(self, digest: str) -> Path:
-        """The folder of the files that have come of a model which is not whole yet."""
+        """The folder of the files that have come of a model which is not complete yet."""
         return self.folder / f"{digest}{PARTS}"
 
     def settle(self, digest: str, files: Mapping[str, Path]) -> Path:
@@ -62,7 +62,7 @@ class DeliveredModels:
             if reason := _damage(aside, digest, vetted=True):
                 raise WrongModelError(f"the model that was sent is not used: {reason}")
         shutil.rmtree(self.parts(digest))
-        log.info("the model %s is whole, in %s", digest[:16], target)
+        log.info("the model %s is complete, in %s", digest[:16], target)
         return target
 
     def keep_parts(self, digest: str, files: Set[str]) -> None:

@@ -40,13 +40,13 @@ def brings_model(request: Content) -> bool:
 class ModelDownload:
     """Takes the parts of one model, of a job that the silo's policy allows.
 
-    digest: the hash of the model, by which it is kept. whole: whether all of it is here.
+    digest: the hash of the model, by which it is kept. complete: whether all of it is here.
     """
 
     models: DeliveredModels
     digest: str
     enforcer: PolicyEnforcer
-    whole: bool = False
+    complete: bool = False
     _store: FileStore = field(init=False)
     _offer: Sequence[OfferedFile] = ()
     _logged: int = -1  # tenths
@@ -64,9 +64,9 @@ class ModelDownload:
         files = offered(request)
         self._admit(files)
         sizes = [file.size for file in files]
-        held = sizes if self.whole else self._take(request)
+        held = sizes if self.complete else self._take(request)
         self._log(sum(held), sum(sizes))
-        if held == sizes and not self.whole:
+        if held == sizes and not self.complete:
             self._settle(files)
         update = Update({HELD: torch.tensor(held, dtype=torch.int64)})
         return Reply(self.enforcer.name, PREPARE, BEFORE_ROUNDS, update).pack()
@@ -133,7 +133,7 @@ class ModelDownload:
             raise self._refused(error, WRONG) from None
         except UserError as error:
             raise self._refused(error, FULL if _is_full(error) else UNWRITTEN) from None
-        self.whole = True
+        self.complete = True
 
     def _refused(self, error: UserError, reason: str) -> JobRefusedError:
         """A refusal whose sentence may leave; that of the error may name this silo's folders."""

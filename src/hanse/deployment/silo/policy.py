@@ -99,7 +99,7 @@ class Policy(SettingsModel):
     delivered_models: whether a server may send this silo the base model (deployment.deliver_model)
         if it is not on this machine. `models` holds for it, too. Who chooses the weights can make
         a model whose updates tell more about rows than others do.
-    max_model_gb: most gigabytes of such a model, whole or in part. As much is kept of other models
+    max_model_gb: most gigabytes of such a model, complete or in part. As much is kept of other models
         that were sent.
     collect: whether a server may keep each update of this silo in its run folder
         (compression.collect). One that does not say so could still; sums of updates prevent it.

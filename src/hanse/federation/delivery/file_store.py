@@ -17,7 +17,7 @@ from hanse.federation.messages import Request, Update
 
 log = logging.getLogger(__name__)
 
-PART = ".part"  # after the hash of a file that is not whole yet
+PART = ".part"  # after the hash of a file that is not complete yet
 RESERVE = 256 * 2**20  # bytes that stay free on the disk
 
 
@@ -49,7 +49,7 @@ class FileStore:
     def find(self, files: Mapping[str, str]) -> dict[str, Path]:
         """The paths of files by name. files: their hashes. Raises MissingFile if one is missing."""
         for name, digest in files.items():
-            if not self._is_whole(digest):
+            if not self._is_complete(digest):
                 raise MissingFile(name, digest)
         return {name: self._file(digest) for name, digest in files.items()}
 
@@ -88,7 +88,7 @@ class FileStore:
 
     def _held(self, file: OfferedFile) -> int:
         """The bytes of a file that are here; a finished one is checked and gets its name."""
-        if self._is_whole(file.digest):
+        if self._is_complete(file.digest):
             size = self._file(file.digest).stat().st_size
             if size != file.size:
                 raise UserError(
@@ -115,7 +115,7 @@ class FileStore:
         log.warning("%s; it was removed, and the server sends it once more", sentence)
         return 0
 
-    def _is_whole(self, digest: str) -> bool:
+    def _is_complete(self, digest: str) -> bool:
         """True if the file of this hash is here; a damaged one is removed."""
         file = self._file(digest)
         if not file.exists():
