@@ -68,6 +68,12 @@ def test_parts_lists_every_part_with_its_settings(hanse) -> None:
     assert "float | None = 0.001 with adam, yogi, adagrad; 1.0 with momentum" in wide
 
 
+def test_parts_lists_the_compressors_of_emulators(hanse) -> None:
+    listed = hanse("parts").out.partition("\ncompressors\n")[2]
+    for expected in ("layer_drop ", "drop: float = 0.5", "low_rank ", "energy: float", "quantized"):
+        assert expected in listed
+
+
 def _override(words: str, *expected: str) -> object:
     return pytest.param(words.split("|"), expected, id=words)
 
