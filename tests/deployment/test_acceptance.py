@@ -6,6 +6,9 @@ from typing import Any
 
 import yaml
 
+import tiny_models
+from hanse.learners.models.model_hash import model_hash
+from hanse.planning import emulator as planning
 from samples import ROOT
 
 Hanse = Callable[..., Any]
@@ -100,3 +103,23 @@ def test_labels_that_a_server_finds_in_the_rows_are_compared(
     done = hanse("check", experiment_file, "data.labels={}", "--silo", silo)
     assert done.code == 2
     assert "silo-1 has other label words in its silo.yaml than the experiment" in done.err
+
+
+def test_a_silo_looks_whether_the_model_is_an_emulator(
+    hanse: Hanse, experiment_file: Path, tiny_llama: Path, tmp_path: Path
+) -> None:
+    whole, emulator = tmp_path / "whole", tmp_path / "emulator"
+    tiny_models.save_llama(whole, layers=4)
+    planning.make(str(whole), emulator, 1, 1, "layer_drop", None)
+    word = f"model.model_name_or_path={emulator}"
+    for more in ((), ("deployment.deliver_model=true",)):
+        silo = silo_file(tmp_path, emulators="refuse", delivered_models="allow")
+        done = hanse("check", experiment_file, word, *more, "--silo", silo)
+        assert done.code == 2 and "which policy.emulators refuses" in done.err
+    plain = silo_file(tmp_path, emulators="require")
+    done = hanse("check", experiment_file, "--silo", plain)
+    assert done.code == 2 and "policy.emulators requires one" in done.err
+    assert hanse("check", experiment_file, word, "--silo", plain).code == 0
+    knows = silo_file(tmp_path, models=[model_hash(whole), model_hash(emulator)])
+    done = hanse("check", experiment_file, word, "--silo", knows)
+    assert done.code == 0 and "note: silo-1 knows the whole model" in done.out

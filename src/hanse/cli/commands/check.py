@@ -48,6 +48,8 @@ def _show_acceptance(experiment: Experiment, silo: "settings.SiloSettings") -> N
         f"{silo.name} would accept these settings; it checks its base model and its rows when a "
         "server sends them"
     )
+    if remark := acceptance.whole_model_remark(experiment, silo):
+        console.tell(f"note: {remark}", indent=6)
 
 
 def _show_preview(experiment: Experiment) -> None:

@@ -15,6 +15,7 @@ from hanse.deployment.silo.job import Job, JobRefusedError, RowCounts
 from hanse.deployment.silo.policy import Policy
 from hanse.deployment.silo.refusals import (
     delivery_refusals,
+    emulator_refusals,
     model_refusals,
     named_model_refusals,
     refusal,
@@ -98,6 +99,13 @@ class PolicyEnforcer:
         model_hash: of that model. here: whether it is on this machine, and need not be sent.
         """
         self._refuse_for(delivery_refusals(self.policy, model_hash, here))
+
+    def check_emulator(self, emulator: bool) -> None:
+        """Raise JobRefusedError unless the policy allows a base model that is an emulator, or not.
+
+        emulator: whether the model has the record of one, or the offer of its files has.
+        """
+        self._refuse_for(emulator_refusals(self.policy, emulator))
 
     def check_named_models(self, job: Job, hashes: Mapping[str, str | None]) -> None:
         """The same for the models beside the base model, by name."""

@@ -7,10 +7,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from hanse.deployment.silo.agreement import AgreementMember
 from hanse.deployment.silo.delivered_models import FOLDER as MODELS
 from hanse.deployment.silo.delivered_models import DeliveredModels
+from hanse.deployment.silo.emulators import whole_model_remark
 from hanse.deployment.silo.enforcement import PolicyEnforcer
 from hanse.deployment.silo.file_limits import admit_files
 from hanse.deployment.silo.job import SHOWN, Job, JobRefusedError, RowCounts, received
@@ -21,6 +23,7 @@ from hanse.errors import UserError
 from hanse.experiment.part_kinds import spec_name
 from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm
 from hanse.federation.messages import AGREED, PREPARE, Reply, Request
+from hanse.learners.models.emulators import record
 from hanse.learners.models.model_hash import hash_of
 from hanse.security.kits import SiloKit
 from hanse.tensors.serialization import MessageError
@@ -28,6 +31,7 @@ from hanse.tensors.serialization import MessageError
 log = logging.getLogger(__name__)
 
 Respond = Callable[[bytes], bytes]
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -86,6 +90,8 @@ class Guard:
         if place is not None:
             job = replace(job, experiment=_with_model(job.experiment, place))
         digest = model if delivered else self._own_model_hash(job, model)
+        if not delivered or place is not None:
+            self._check_emulator(job.experiment.model.model_name_or_path)
         self._check_named_models(job)
         self.enforcer.begin(text)
         if delivered and place is None:
@@ -132,6 +138,16 @@ class Guard:
         if silo.model:
             log.warning("%s is not the server's base model, and is not used here", silo.model)
         return place
+
+    def _check_emulator(self, name: str) -> None:
+        """Raise JobRefusedError unless the policy allows a base model that is an emulator, or not.
+
+        name: of the model, which is on this machine. Logs if the whole model is here, too.
+        """
+        entry = self._of_model(record.of_model, name, "model")
+        self.enforcer.check_emulator(entry is not None)
+        if entry and (remark := whole_model_remark(self.silo, self.models.folder, entry)):
+            log.warning("%s", remark)
 
     def _check_named_models(self, job: Job) -> None:
         """Raise JobRefusedError unless the policy allows the models beside the base model."""
@@ -198,8 +214,12 @@ class Guard:
             raise self.enforcer.refused(sentence)
 
     def _model_hash(self, name: str, setting: str) -> str | None:
+        return self._of_model(hash_of, name, setting)
+
+    def _of_model(self, read: Callable[[str], Value], name: str, setting: str) -> Value:
+        """What a function reads of a model here; raises JobRefusedError if it raises UserError."""
         try:
-            return hash_of(name)
+            return read(name)
         except UserError as error:  # the server must not learn what lies in this silo's folders
             self.enforcer.note("withheld the text of an error", str(error))
             raise self.enforcer.refused(

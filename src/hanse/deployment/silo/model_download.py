@@ -15,6 +15,7 @@ from hanse.errors import UserError
 from hanse.federation.delivery.file_store import FileStore, FullDiskError
 from hanse.federation.delivery.files import BEFORE_ROUNDS, HELD, OfferedFile, offered
 from hanse.federation.messages import PREPARE, Reply, Request, Update
+from hanse.learners.models.emulators.record import FILE as EMULATOR
 from hanse.learners.models.sendable_files import is_model, sendable
 from hanse.tensors.serialization import Content, MessageError
 
@@ -98,6 +99,7 @@ class ModelDownload:
             raise self.enforcer.refused(
                 f"{silo} refuses the server's model: it lacks config.json or its weights."
             )
+        self.enforcer.check_emulator(EMULATOR in names)
         total = sum({file.digest: file.size for file in files}.values())
         if total > most * GB:
             raise self.enforcer.refused(

@@ -99,8 +99,8 @@ class Policy(SettingsModel):
     delivered_models: whether a server may send this silo the base model (deployment.deliver_model)
         if it is not on this machine. `models` holds for it, too. Who chooses the weights can make
         a model whose updates tell more about rows than others do.
-    max_model_gb: most gigabytes of such a model, complete or in part. As much is kept of other models
-        that were sent.
+    max_model_gb: most gigabytes of such a model, complete or in part. As much is kept of other
+        models that were sent.
     collect: whether a server may keep each update of this silo in its run folder
         (compression.collect). One that does not say so could still; sums of updates prevent it.
     min_cohort: fewest silos of a round, this one included.
@@ -116,6 +116,9 @@ class Policy(SettingsModel):
     marks: require: a job is refused if this silo's own mark (`ownership`) has no place in what it
         trains, and the silo does not join without one. refuse: a job is refused whose server says
         that it marks the model; one that does not say so could still.
+    emulators: require: a job is refused whose base model is no emulator (`hanse emulator`), for a
+        silo that wants no whole model of others on its machine. refuse: a job is refused whose base
+        model is one. The model's emulator.json tells, which the server's owner could write.
     share_error_texts: the text of a failure, which may quote a row, may leave. Else the server
         hears only that there was a failure, and this silo's log has the text.
     """
@@ -148,6 +151,7 @@ class Policy(SettingsModel):
     secure_sums: SecureSums = SecureSums()
     metrics: tuple[str, ...] | None = None
     marks: Literal["allow", "require", "refuse"] = "allow"
+    emulators: Literal["allow", "require", "refuse"] = "allow"
     share_error_texts: bool = False
 
     @field_validator("adapters")

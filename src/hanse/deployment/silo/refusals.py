@@ -12,6 +12,7 @@ from hanse.experiment.assembly.method import build_method
 from hanse.experiment.loading import outside_code
 from hanse.experiment.part_kinds import NAMED, TASK, spec_name
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
+from hanse.learners.models.emulators.record import FILE as EMULATOR
 
 
 def above(count: int, step: int) -> int:
@@ -40,6 +41,9 @@ def settings_refusals(policy: Policy, job: Job) -> Iterator[str]:
             "policy.collect: true"
         )
     yield from _marks(policy, job)
+    if build_algorithm(job.experiment).plugged_into and policy.emulators == "refuse":
+        name = spec_name(job.experiment.algorithm)
+        yield f"the algorithm {name} trains an emulator, which policy.emulators refuses"
     yield from privacy_refusals(policy, job)
 
 
@@ -83,6 +87,14 @@ def delivery_refusals(policy: Policy, model_hash: str, here: bool) -> Iterator[s
             "policy.delivered_models it is sent none; name a copy by model in silo.yaml, or set "
             "policy.delivered_models to allow"
         )
+
+
+def emulator_refusals(policy: Policy, emulator: bool) -> Iterator[str]:
+    """The reasons of a policy against a base model that is an emulator, or is none."""
+    if policy.emulators == "refuse" and emulator:
+        yield f"its base model is an emulator ({EMULATOR}), which policy.emulators refuses"
+    if policy.emulators == "require" and not emulator:
+        yield f"its base model is no emulator (no {EMULATOR}), and policy.emulators requires one"
 
 
 def _hash_refusals(policy: Policy, model: str, model_hash: str | None) -> Iterator[str]:
