@@ -30,18 +30,18 @@ def note(
     precision: Precision | None = None,
     public: str = "",
     measured: Mapping[str, Measurement] | None = None,
-    model: str | None = None,
+    models: Mapping[str, str] | None = None,
 ) -> None:
     """Write this machine's threads and versions, and the data's hash, into a run folder.
 
     public: the hash of the public rows; empty without any.
-    model: the hash of the base model, where other machines must have the same; None: not noted.
+    models: the hashes of the models that are loaded, by their paths in the settings.
     speed: measured figures of the machine for the report; resume does not need them.
     precision: by model, the modes in which it computes. measured: the measurements of them.
     """
     noted = {"data": data, "public": public, "precision": precision or {}, **(speed or {})}
-    noted["measured"] = dict(measured or {})
-    record = replace(_here(), model=model, **noted)  # type: ignore[arg-type]
+    noted |= {"measured": dict(measured or {}), "models": dict(models or {})}
+    record = replace(_here(), **noted)  # type: ignore[arg-type]
     record_files.write(folder / ENVIRONMENT, record)
 
 
@@ -81,18 +81,19 @@ def same_data(folder: Path, data: str, public: str = "") -> None:
         )
 
 
-def same_model(folder: Path, model: str) -> None:
-    """Raise UserError if the base model is not that of the run: other machines may have that one.
+def same_models(folder: Path, models: Mapping[str, str]) -> None:
+    """Raise UserError if a model has changed since the run was begun: its rounds had the former.
 
-    model: its hash; empty if it is not on this machine. A run that has noted none goes on with any.
+    models: as in `note`. A run that has noted nothing of a model goes on with any.
     """
-    noted = read(folder).model
-    if noted and model and noted != model:
-        raise UserError(
-            f"the base model of {folder} had the hash {noted} when the run was begun, and its "
-            f"files have {model} now; bring the former files back, or choose another output_dir "
-            "for a new run."
-        )
+    noted = read(folder).models
+    for path, digest in models.items():
+        if (former := noted.get(path, digest)) != digest:
+            raise UserError(
+                f"the model {path} had the hash {former} when {folder} was begun, and its files "
+                f"have {digest} now; bring the former files back, or choose another output_dir for "
+                "a new run."
+            )
 
 
 def read(folder: Path) -> EnvironmentRecord:

@@ -265,7 +265,7 @@ class EnvironmentRecord:
 
     threads: of torch. processor: the instruction set that torch uses. data: the hash of all rows.
     public: the hash of the public rows, which are not among `data`; empty without any.
-    model: the hash of the base model's files; empty if it is not on this machine.
+    models: the hash of each model that was loaded from files of this machine, by its path.
     precision: by model, in which modes it computes. measured: by model, the measurement of them.
     peak_flops: per second, in large matrix products. *_flops_per_token: of the model.
     """
@@ -278,10 +278,10 @@ class EnvironmentRecord:
     peft: str | None = None
     data: str | None = None
     public: str | None = None
-    model: str | None = None
     train_flops_per_token: Amount | None = None
     forward_flops_per_token: Amount | None = None
     peak_flops: Amount | None = None
+    models: dict[str, str] = field(default_factory=dict)
     precision: dict[str, dict[str, bool | str]] = field(default_factory=dict)
     measured: dict[str, Measurement] = field(default_factory=dict)
 

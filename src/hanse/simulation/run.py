@@ -14,6 +14,7 @@ from hanse.experiment.assembly import federated_dataset
 from hanse.experiment.assembly.assemble import Simulation, simulate
 from hanse.experiment.assembly.execute import go, reserved
 from hanse.experiment.assembly.resources import Resources
+from hanse.experiment.model_hashes import model_hashes
 from hanse.experiment.schema import Experiment, build_trackers
 from hanse.federation.run import Run
 from hanse.journal import environment, yaml_text
@@ -55,8 +56,9 @@ def run(
         name: asdict(chosen) for name, chosen in simulation.resources.compute_modes.items()
     }
     dataset = simulation.dataset
-    measured = simulation.resources.measurements
-    environment.note(folder, dataset.digest, speed, precision, dataset.public.digest, measured)
+    measured, models = simulation.resources.measurements, model_hashes(experiment, clients=True)
+    public = dataset.public.digest
+    environment.note(folder, dataset.digest, speed, precision, public, measured, models)
     federated_dataset.note(folder, simulation.dataset, experiment)
     log.info("run folder %s", folder)
     if experiment.deployment.deliver_model:
@@ -91,6 +93,7 @@ def resume(
         )
     experiment = loading.load_left(folder / "experiment.yaml", trusted=trusted)
     refuse_missing(build_trackers(experiment))
+    environment.same_models(folder, model_hashes(experiment, clients=True))
     resources = resources or Resources()
     resources.compute_modes |= compute_modes_from_json(environment.follow(folder))
     simulation = simulate(experiment, resources, begun=True)

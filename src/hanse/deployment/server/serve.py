@@ -37,6 +37,7 @@ from hanse.experiment.assembly import client_adapters, execute, federated_datase
 from hanse.experiment.assembly.assemble import RUNS, Simulation, simulate
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.resources import Resources, adapter_settings
+from hanse.experiment.model_hashes import model_hashes
 from hanse.experiment.schema import Experiment, build_trackers
 from hanse.journal import environment, yaml_text
 from hanse.journal.records import DEPLOYED
@@ -206,8 +207,8 @@ def _journal(folder: Path, simulation: Simulation) -> Journal:
         resources, dataset = simulation.resources, simulation.dataset
         modes = {name: asdict(mode) for name, mode in resources.compute_modes.items()}
         public, measured = dataset.public.digest, resources.measurements
-        model = _model_here(simulation.experiment)
-        environment.note(folder, dataset.digest, None, modes, public, measured, model)
+        models = model_hashes(simulation.experiment, clients=False)
+        environment.note(folder, dataset.digest, None, modes, public, measured, models)
         federated_dataset.note(folder, simulation.dataset, simulation.experiment)
         log.info("run folder %s", folder)
         return journal
@@ -219,7 +220,7 @@ def _journal(folder: Path, simulation: Simulation) -> Journal:
                 "resume it, or choose another output_dir."
             )
     environment.same_data(folder, simulation.dataset.digest, simulation.dataset.public.digest)
-    environment.same_model(folder, _model_here(simulation.experiment))
+    environment.same_models(folder, model_hashes(simulation.experiment, clients=False))
     log.info("going on with %s", folder)
     return Journal(folder)
 
@@ -272,9 +273,4 @@ def _shared_model(experiment: Experiment) -> str:
     models = (experiment.for_client(name).model for name in experiment.participant_names)
     if {model.model_name_or_path for model in models} != {experiment.model.model_name_or_path}:
         return ""
-    return _model_here(experiment)
-
-
-def _model_here(experiment: Experiment) -> str:
-    """The hash of the server's base model; empty if it is not on this machine."""
     return hash_of(experiment.model.model_name_or_path) or ""

@@ -6,7 +6,6 @@ are read from safetensors or GGUF only, and code that comes with a model is neve
 
 import contextlib
 import functools
-import hashlib
 import importlib.util
 import io
 import logging
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hanse import atomic_files
+from hanse.content_hash import content_hash
 from hanse.errors import UserError, refuse_missing
 from hanse.lazy_imports import lazy_imports
 from hanse.learners.models.vetting import vet
@@ -125,11 +125,7 @@ def converted(file: Path) -> Path | None:
 
 def _target(file: Path) -> Path:
     """The folder that a GGUF file is converted to; its name has the file's hash."""
-    digest = hashlib.sha256()
-    with file.open("rb") as handle:
-        while block := handle.read(2**22):
-            digest.update(block)
-    return cache_folder() / "models" / f"{file.stem}-{digest.hexdigest()[:16]}"
+    return cache_folder() / "models" / f"{file.stem}-{content_hash(file)[:16]}"
 
 
 def _converted(file: Path) -> Path:

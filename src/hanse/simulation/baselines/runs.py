@@ -20,6 +20,7 @@ from hanse.experiment import loading
 from hanse.experiment.assembly import execute, in_place
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.resources import Resources
+from hanse.experiment.model_hashes import model_hashes
 from hanse.experiment.schema import Experiment
 from hanse.journal import claims, environment, record_files, yaml_text
 from hanse.journal.baselines_records import BASELINES, read_baselines
@@ -81,7 +82,8 @@ def _begin(folder: Path, experiment: Experiment, seeds: Sequence[int]) -> Baseli
     resolved["data"]["labels"] = dataset.labels  # found in the rows
     baselines = Baselines(Experiment.model_validate(resolved), list(seeds), folder, resources)
     baselines.note([])
-    environment.note(folder, dataset.digest, public=dataset.public.digest)
+    models = model_hashes(experiment, clients=True)
+    environment.note(folder, dataset.digest, public=dataset.public.digest, models=models)
     # This file comes last, since it makes the folder a baseline comparison.
     atomic_files.write(folder / "baselines.yaml", yaml_text.dump(resolved).encode())
     return baselines
@@ -95,6 +97,7 @@ def resume(folder: Path, trusted: bool = False) -> Path:
     experiment = loading.load_left(folder / "baselines.yaml", trusted=trusted)
     seeds = list(read_baselines(folder).seeds)
     environment.follow(folder)
+    environment.same_models(folder, model_hashes(experiment, clients=True))
     resources = Resources()
     dataset = _first_dataset(experiment, seeds, resources)
     environment.same_data(folder, dataset.digest, dataset.public.digest)
