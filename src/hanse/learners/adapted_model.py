@@ -207,7 +207,10 @@ class AdaptedModel(Learner):
         beside: Sequence[str] = (),
         steps: int | None = None,
     ) -> TrainResult:
-        return train(self, self.job(penalty, objective, split, beside, steps))
+        result = train(self, self.job(penalty, objective, split, beside, steps))
+        if self.mark is not None:
+            self.mark.trained({**self.attached.parameters})
+        return result
 
     def job(
         self,
@@ -226,7 +229,7 @@ class AdaptedModel(Learner):
             objective,
             self.context,
             self.rounds,
-            with_mark(penalty, self.mark, self, self.frozen, self.context.clients),
+            with_mark(penalty, self.mark, self, self.frozen, self.context),
             self.optimizer_state,
             {name: self.models[name].job() for name in beside},
             MixedRows.of(self.mark, split, objective, self.splits.get(TRIGGERS, ())),

@@ -21,6 +21,7 @@ from hanse.learners.load import load
 from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.objectives.sft import Sft
 from hanse.learners.training.marks import TRIGGERS, MixedRows
+from hanse.randomness import RoundContext
 from hanse.tensors.low_rank import A, B
 
 KEY = OwnershipKey("silo-a", "ab" * 32)
@@ -85,7 +86,7 @@ def test_the_pull_is_a_share_of_the_steps_gradient_and_rests_when_all_bits_are_r
     tensor.data[:] = torch.randn(500, generator=torch.Generator().manual_seed(1))
     step = torch.randn(500, generator=torch.Generator().manual_seed(2))
     tensor.grad = step.clone()
-    mark.pull({"w": tensor}, 1)({"w": tensor}).backward()
+    mark.pull({"w": tensor}, RoundContext(0, 1))({"w": tensor}).backward()
     measured, size = place_of(key, {"w": tensor}).measured({"w": tensor.detach()})
     wrong = (size > measured * torch.tensor(key.signs())).float().mean()
     added = tensor.grad - step
@@ -95,14 +96,14 @@ def test_the_pull_is_a_share_of_the_steps_gradient_and_rests_when_all_bits_are_r
     )
     tensor.grad = step.clone()
     easy = OwnersMark(key, OwnershipSettings("unused", margin=0.1), place_of(key, {"w": tensor}))
-    easy.pull({"w": tensor}, 1)({"w": tensor}).backward()
+    easy.pull({"w": tensor}, RoundContext(0, 1))({"w": tensor}).backward()
     assert torch.equal(tensor.grad, step)
 
 
 def test_without_a_gradient_of_the_step_nothing_is_pulled() -> None:
     tensor = torch.randn(500, requires_grad=True)
     mark = laid(replace(KEY, place="weights"), OwnershipSettings("unused"), {"w": tensor})
-    mark.pull({"w": tensor}, 1)({"w": tensor}).backward()
+    mark.pull({"w": tensor}, RoundContext(0, 1))({"w": tensor}).backward()
     assert tensor.grad is not None and not tensor.grad.any()
 
 

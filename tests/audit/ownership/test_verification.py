@@ -18,6 +18,7 @@ from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.load import load
 from hanse.learners.models.settings import BaseModelSettings
+from hanse.randomness import RoundContext
 
 KEY = OwnershipKey("silo-a", "ab" * 32)
 MODULES = ["q_proj", "v_proj", "o_proj", "up_proj"]
@@ -109,7 +110,7 @@ def test_more_bits_than_a_place_holds_reach_the_theorems_bound(bits: int) -> Non
     optimizer = torch.optim.Adam([tensor], 0.02)
     for _ in range(200):
         tensor.grad = torch.ones_like(tensor)
-        pulls = [mark.pull({"w": tensor}, 1)({"w": tensor}) for mark in marks]
+        pulls = [mark.pull({"w": tensor}, RoundContext(0, 1))({"w": tensor}) for mark in marks]
         tensor.grad = None
         torch.stack(pulls).sum().backward()
         optimizer.step()

@@ -6,7 +6,9 @@ reconstruction), so that one strength serves tensors of all sizes, optimizers an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import isfinite
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,8 +17,10 @@ from hanse.audit.ownership.chance import detection_bound
 from hanse.audit.ownership.key import OwnershipKey
 from hanse.audit.ownership.places import MarkedPlace, place_of
 from hanse.audit.ownership.settings import OwnershipSettings
+from hanse.audit.ownership.share import Move, Moves, share_of
 from hanse.errors import UserError
 from hanse.federation.interfaces.results import Penalty
+from hanse.randomness import RoundContext
 from hanse.tensors.low_rank import A, B
 from hanse.tensors.named import Tensors
 
@@ -26,6 +30,8 @@ class OwnersMark:
     """One owner's mark in the tensors of a model that is trained.
 
     averaged: whether what is trained is averaged with what other clients train.
+    moves: those of earlier rounds, from which its share of the mean is estimated; none: 1/K is
+        taken.
     share: of trigger rows in each batch; 0 without triggers.
     """
 
@@ -33,7 +39,9 @@ class OwnersMark:
     settings: OwnershipSettings
     place: MarkedPlace
     averaged: bool = True
+    moves: Moves | None = None
     _signs: Tensor = field(init=False)
+    _started: tuple[int, float] | None = field(init=False, default=None)  # of this request
 
     def __post_init__(self) -> None:
         self._signs = torch.tensor(self.key.signs(), dtype=torch.float32)
@@ -42,25 +50,50 @@ class OwnersMark:
     def share(self) -> float:
         return self.settings.share if self.key.triggers else 0.0
 
-    def pull(self, start: Tensors, clients: int) -> Penalty:
+    def for_request(self, folder: Path) -> "OwnersMark":
+        """A copy for one request of a client that keeps its moves in a folder."""
+        moves = Moves(folder, self.key.commitment) if self.averaged else None
+        return replace(self, moves=moves)
+
+    def pull(self, start: Tensors, context: RoundContext) -> Penalty:
         """A scalar of each step whose gradient is that of the hinge, scaled; 0 if all bits rest.
 
-        A mean over K clients takes away all but 1/K of what this one moves, so a bit that is short
-        of its margin at the start is pulled K times as far. Raises UserError, at the first step, if
-        none of the marked tensors is trained.
+        The mean takes away all but p of what a client with the share p moves, so a bit that is
+        short of its margin at the start is pulled 1/p times as far. Raises UserError, at the first
+        step, if none of the marked tensors is trained.
         """
         self._move(start[self.place.names[0]].device)
         with torch.no_grad():
             measured, size = self.place.measured(start)
             short = (self.settings.margin * size - self._signs * measured).clamp_min(0)
-        beyond = max(0, clients - 1) * short * self.averaged
+            share = self._share(float((self._signs * measured).mean()), context)
+        beyond = (1 / share - 1) * short
+        strength = self.settings.strength * max(1.0, 1 / (share * max(1, context.clients)))
 
         def pulled(tensors: Tensors) -> Tensor:
-            return self._pulled(tensors, beyond)
+            return self._pulled(tensors, beyond, strength)
 
         return pulled
 
-    def _pulled(self, tensors: Tensors, beyond: Tensor) -> Tensor:
+    def trained(self, end: Tensors) -> None:
+        """Keep how far the marked tensors were moved; end: the tensors after a training."""
+        if self.moves is None or self._started is None:
+            return
+        with torch.no_grad():
+            measured, size = self.place.measured(end)
+            move = Move(*self._started, float((self._signs * measured).mean()), float(size))
+        if all(map(isfinite, move)):  # a training that diverged tells nothing
+            self.moves.keep(move)
+
+    def _share(self, present: float, context: RoundContext) -> float:
+        """This client's share of the mean; present: where the mark is, for later estimates."""
+        if not self.averaged:
+            return 1.0
+        self._started = self._started or (context.round, present)
+        moves = self.moves.before(context.round) if self.moves else []
+        return share_of(moves, self._started[1], context.clients)
+
+    def _pulled(self, tensors: Tensors, beyond: Tensor, strength: float) -> Tensor:
         live = {n: tensors[n] for n in self.place.names if tensors[n].requires_grad}
         if not live:
             raise UserError(refusal(self.key))
@@ -69,25 +102,23 @@ class OwnersMark:
         hinge = (aim - self._signs * measured).clamp_min(0)
         wrong = (hinge > 0).float().mean()  # no number is read: a GPU would wait for it
         gradients = torch.autograd.grad(hinge.sum(), [*live.values()], allow_unused=True)
-        length = self._length([*live.values()], gradients, wrong)
+        length = _length([*live.values()], gradients) * strength * wrong.sqrt()
         pairs = zip(live.values(), gradients, strict=True)
         parts = [(t * (g * length)).sum() for t, g in pairs if g is not None]
         return torch.stack(parts).sum(0)
 
-    def _length(
-        self, tensors: Sequence[Tensor], gradients: Sequence[Tensor | None], wrong: Tensor
-    ) -> Tensor:
-        """The factor that gives the hinge's gradient its length; it falls as bits become right."""
-        step = [tensor.grad for tensor in tensors if tensor.grad is not None]
-        own = _norm([gradient for gradient in gradients if gradient is not None])
-        if not step:
-            return torch.zeros_like(own)
-        wanted = _norm(step) * self.settings.strength * wrong.sqrt()
-        return torch.where(own > 0, wanted / own, torch.zeros_like(own))
-
     def _move(self, device: torch.device) -> None:
         if self._signs.device != device:
             self._signs, self.place = self._signs.to(device), self.place.on(device)
+
+
+def _length(tensors: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor:
+    """The factor that makes the hinge's gradient as long as that of the step; 0 if one is 0."""
+    step = [tensor.grad for tensor in tensors if tensor.grad is not None]
+    own = _norm([gradient for gradient in gradients if gradient is not None])
+    if not step:
+        return torch.zeros_like(own)
+    return torch.where(own > 0, _norm(step) / own, torch.zeros_like(own))
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:

@@ -145,11 +145,11 @@ class Simulation:
             together = _train_alone
         model = replace(client.learner, together=together)
 
-        def learner(context: RoundContext, optimizer_state: Memory) -> Learner:
-            checkpoint = None
+        def learner(context: RoundContext, state: Memory) -> Learner:
+            checkpoint, mark = None, model.mark and model.mark.for_request(memories / name)
             if checkpoint_seconds is not None:
                 checkpoint = TrainingCheckpoint(memories / name / "training", checkpoint_seconds)
-            return replace(model.for_request(context, optimizer_state), checkpoint=checkpoint)
+            return replace(model.for_request(context, state), checkpoint=checkpoint, mark=mark)
 
         return ClientEndpoint(
             profile=client.profile(name),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +12,7 @@ from hanse.errors import UserError
 from hanse.federation.interfaces.learner import Learner
 from hanse.federation.interfaces.objective import Objective
 from hanse.federation.interfaces.results import Penalty
+from hanse.randomness import RoundContext
 from hanse.tensors.named import Tensors
 
 TRIGGERS = "triggers"  # the split of an owner's secret rows
@@ -25,27 +27,37 @@ class Mark(Protocol):
     @property
     def share(self) -> float: ...
 
-    def pull(self, start: Tensors, clients: int) -> Penalty:
+    def for_request(self, folder: Path) -> "Mark":
+        """A copy for one request of a client; folder: where it keeps what it knows of a run."""
+
+    def pull(self, start: Tensors, context: RoundContext) -> Penalty:
         """A scalar of each step's tensors whose gradient pulls them towards the mark.
 
-        start: the tensors before the first step. clients: those whose changes are averaged.
+        start: the tensors before the first step. context: of the training.
         The tensors of a step are trained ones, which have the gradient of the step's loss in
         `.grad`, and frozen ones.
         """
 
+    def trained(self, end: Tensors) -> None:
+        """Take note of the tensors after a training."""
+
 
 def with_mark(
-    penalty: Penalty | None, mark: Mark | None, learner: Learner, frozen: Tensors, clients: int
+    penalty: Penalty | None,
+    mark: Mark | None,
+    learner: Learner,
+    frozen: Tensors,
+    context: RoundContext,
 ) -> Penalty | None:
     """A penalty together with the pull of a mark.
 
-    learner: as it is before the training. frozen: tensors of the adapter that stay. clients: those
-        whose changes are averaged.
+    learner: as it is before the training. frozen: tensors of the adapter that stay. context: of
+        the training.
     """
     if mark is None:
         return penalty
     frozen = learner.on_device(frozen) if frozen else frozen
-    pull = mark.pull({**frozen, **learner.parameters()}, clients)
+    pull = mark.pull({**frozen, **learner.parameters()}, context)
 
     def both(tensors: Tensors) -> Tensor:
         pulled = pull({**frozen, **tensors})
