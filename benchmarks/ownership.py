@@ -3,66 +3,132 @@
 Four silos of the quickstart mark the model, each with a key of its own, and their updates are added
 in secret. Each seed draws other keys, another partition and another adapter, and is run without
 marks, too. Rates are shares of right bits, over all keys of all seeds, with Student's interval over
-the keys and the lowest one. Afterwards the adapter is pruned, rounded, and trained further; one run
-has noise of differential privacy. The bound of the theorem is tried with more bits than one layer's
-A carries. A run that was stopped is gone on with. Writes benchmarks/results/ownership.json.
+the keys. Other runs have trigger prompts, the noise of differential privacy, and a free rider,
+which sends noise as long as its update and lays no mark; a marked adapter is pruned, rounded, and
+trained further without keys. The bound of the theorem is tried with more bits than one layer's A
+carries. Whatever is finished stands in benchmarks/results/ownership.json and is not done again.
 """
 
-import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
+import protocol
+import rows
+import spread
 import torch
-from measured import ROOT, keep
-from spread import over_seeds
+from many_runs import WORKERS, Task, Workers
+from measured import ROOT
+from protocol import Kept, Row, fingerprint
 from torch import Tensor
 
 from hanse.audit.ownership import key as owners
 from hanse.audit.ownership.chance import LARGEST_P, detection_bound, p_value
 from hanse.audit.ownership.key import OwnershipKey
 from hanse.audit.ownership.places import place_of
-from hanse.audit.ownership.verification import detected
-from hanse.evaluation.metrics.confidence import paired
-from hanse.experiment.loading import load
+from hanse.audit.ownership.verification import Detection, detected
 from hanse.journal import run_folder
 from hanse.learners.injection import adapter_files
-from hanse.simulation import run as simulation
+from hanse.serving import trigger_answers
 
-SHORT = "--short" in sys.argv
-SEEDS = (1,) if SHORT else (1, 2, 3)
-SILOS = tuple(f"silo-{n}" for n in (1, 2, 3, 4))
 QUICKSTART = ROOT / "experiments" / "quickstart.yaml"
-FOLDER = ROOT / "runs" / ("benchmark-ownership-short" if SHORT else "benchmark-ownership")
-COMMON = ("aggregator=secagg", "data.client_test=0", "data.test=1000", *(["rounds=2"] * SHORT))
-NOISE = "privacy={distributed_gaussian: {epsilon: 50, clip: 1.0}}"
-FURTHER = ("data.pooled=true", "rounds=1", "train.num_train_epochs=null", "train.max_steps=100")
+RUNS = ROOT / "runs" / "benchmark-ownership"
+SILOS = tuple(f"silo-{n}" for n in (1, 2, 3, 4))
+RIDER = SILOS[-1]
+COMMON = ("aggregator=secagg", "data.client_test=0", "data.test=1000")
+SHORT = ("rounds=2", "train.num_train_epochs=null", "train.max_steps=2", "data.test=40")
 ONE_LAYER = "*.layers.29.self_attn.q_proj.lora_A.weight"  # 8 × 576 numbers
-STRANGERS = 100 if SHORT else 1_000  # keys whose directions are drawn, too
+STRANGERS = 1_000  # keys whose directions are drawn, too
 DRAWN_BITS = 100_000  # keys whose bits alone are drawn: directions do not change their chances
+PLAIN, MARKED, FURTHER, RIDDEN = "unmarked", "marked", "100 further steps", "a free rider"
+PRUNED = ("pruned 5 %", "pruned 20 %")
 Tensors = dict[str, Tensor]
 
 
-def keys(seed: int, **choices: Any) -> dict[str, Path]:
-    """The file of each silo's key; a run that is gone on with finds the same keys."""
-    name = "-".join(map(str, (seed, *choices.values()))).replace("*", "")
-    files = {silo: FOLDER / "keys" / name / f"{silo}.key" for silo in SILOS}
-    for silo, file in files.items():
-        if not file.exists():
-            owners.write(file, owners.draw(silo, **choices))
-    return files
+@dataclass(frozen=True)
+class Way:
+    """One row: who marks, with which kind of key, and the settings of its runs.
+
+    of: the row whose keys are looked for, where this one draws none.
+    """
+
+    marking: tuple[str, ...] = SILOS
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
+    of: str | None = None
 
 
-def finished(name: str, seed: int, files: Mapping[str, Path], *words: str) -> Path:
-    """The folder of a run in which these keys mark, run or resumed as needed."""
-    folder = FOLDER / f"{name}-{seed}"
-    marks = [f"clients.{silo}.ownership={{key: {file}}}" for silo, file in files.items()]
-    settings = [f"seed={seed}", f"output_dir={folder}", *COMMON, *words, *marks]
-    if not folder.exists():
-        return simulation.run(load(QUICKSTART, settings))
-    return folder if (folder / "report.html").exists() else simulation.resume(folder)
+WAYS: Mapping[str, Way] = MappingProxyType(
+    {
+        PLAIN: Way((), of=MARKED),
+        MARKED: Way(),
+        "marked, 40 triggers": Way(choices={"triggers": 40}),
+        "noise, ε = 50": Way(words=("privacy={distributed_gaussian: {epsilon: 50, clip: 1.0}}",)),
+        "noise, ε = 8": Way(words=("privacy={distributed_gaussian: {epsilon: 8, clip: 1.0}}",)),
+        RIDDEN: Way(
+            SILOS[:-1],
+            words=(
+                "aggregator=mean",
+                f"attack={{gaussian: {{attackers: [{RIDER}], factor: 1}}}}",
+            ),
+        ),
+        FURTHER: Way(
+            (),
+            words=(
+                *("aggregator=mean", "data.pooled=true", "rounds=1"),
+                *("train.num_train_epochs=null", "train.max_steps=100"),
+            ),
+            of=MARKED,
+        ),
+        **{
+            f"{4 * bits:,} bits in one layer": Way(
+                choices={"bits": bits, "place": "weights", "tensors": ONE_LAYER}
+            )
+            for bits in (512, 1024, 2048, 4096)
+        },
+    }
+)
+PARTS = {
+    "marks": [name for name in WAYS if "layer" not in name],
+    "capacity": [name for name in WAYS if "layer" in name],
+}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of the comparison, in one folder; words: settings that are changed in all."""
+
+    home: Path
+    words: tuple[str, ...] = ()
+    file: Path = QUICKSTART
+
+    def keys(self, name: str, seed: int) -> dict[str, Path]:
+        """The file of each silo's key; a run that is gone on with finds the same keys."""
+        way = WAYS[name]
+        if way.of is not None:
+            return self.keys(way.of, seed)
+        folder = self.home / "keys" / f"{_folder(name)}-{seed}"
+        files = {silo: folder / f"{silo}.key" for silo in SILOS}
+        for silo, file in files.items():
+            if not file.exists():
+                owners.write(file, owners.draw(silo, **way.choices))
+        return files
+
+    def task(self, name: str, seed: int) -> Task:
+        """One run of a row."""
+        way, files = WAYS[name], self.keys(name, seed)
+        marks = [f"clients.{silo}.ownership={{key: {files[silo]}}}" for silo in way.marking]
+        source = [f"adapter.from={self.task(MARKED, seed).folder}"] if name == FURTHER else []
+        settings = f"seed={seed}", *COMMON, *self.words, *way.words, *source, *marks
+        return Task(self.home / f"{_folder(name)}-{seed}", self.file, settings)
+
+
+def _folder(name: str) -> str:
+    return protocol.file_name(name).replace("ε-=-", "epsilon-").replace(",", "")
 
 
 def tensors(folder: Path) -> Tensors:
@@ -87,83 +153,76 @@ def rounded(whole: Tensors) -> Tensors:
     return {name: (own / scales[name]).round() * scales[name] for name, own in whole.items()}
 
 
-def rate_row(rates: Sequence[float]) -> dict[str, Any]:
-    """Rates over keys: their mean with its interval, the lowest one, and how many prove it."""
-    bits, interval = 64, over_seeds(rates)
-    proved = sum(p_value(round(rate * bits), bits) <= LARGEST_P for rate in rates)
+CHANGES: Mapping[str, Callable[[Tensors], Tensors]] = MappingProxyType(
+    {PRUNED[0]: pruned(0.05), PRUNED[1]: pruned(0.2), "int8": rounded}
+)
+
+
+def found(detections: Sequence[Detection]) -> Row:
+    """Detections of several keys: the mean rate with its interval, the lowest, how many prove."""
+    rates = [one.rate for one in detections]
+    interval = spread.over_seeds(rates)
     return {
         "keys": len(rates),
-        "mean": fmean(rates),
-        "interval": [min(bound, 1.0) for bound in interval[1:]] if interval else None,
+        "rate": fmean(rates),
+        "over_keys": [min(bound, 1.0) for bound in interval[1:]] if interval else None,
         "lowest": min(rates),
-        "proved": proved,
+        "proved": sum(one.proves for one in detections),
     }
 
 
-def rates(whole: Tensors, files: Mapping[str, Path]) -> list[float]:
-    """The rate of each silo's key."""
-    return [detected(owners.read(file), whole).rate for file in files.values()]
-
-
-def survival() -> dict[str, Any]:
-    """Rates after the run, and after what is then done to the adapter."""
-    changes = {"as trained": dict, "pruned 5 %": pruned(0.05), "pruned 20 %": pruned(0.2)}
-    changes |= {"int8": rounded}
-    found: dict[str, list[float]] = {}
-    for seed in SEEDS:
-        files = keys(seed)
-        marked = finished("marked", seed, files)
-        whole = tensors(marked)
-        for name, change in changes.items():
-            found.setdefault(name, []).extend(rates(change(whole), files))
-        source = f"adapter.from={marked}"
-        further = finished("further", seed, {}, "aggregator=mean", source, *FURTHER)
-        found.setdefault("100 further steps", []).extend(rates(tensors(further), files))
-        noisy = finished("noise", seed, files, NOISE)
-        found.setdefault("noise of ε = 50", []).extend(rates(tensors(noisy), files))
-        plain = tensors(finished("plain", seed, {}))
-        found.setdefault("never marked", []).extend(rates(plain, files))
-    return {name: rate_row(values) for name, values in found.items()}
-
-
-def accuracy(seed: int) -> dict[str, Any]:
-    """Accuracy with and without marks on the same test rows, and the paired difference."""
-    scored = []
-    for name, files in (("plain", {}), ("marked", keys(seed))):
-        folder = finished(name, seed, files)
-        last = run_folder.read_rounds(folder)[-1].round
-        scored.append(run_folder.read_evaluation(folder, "test-classification", last))
-    ahead = paired(scored[1].items, scored[0].items)
-    assert ahead is not None  # there are two rows or more
-    return {
-        "seed": seed,
-        "plain": scored[0].metrics["accuracy"],
-        "marked": scored[1].metrics["accuracy"],
-        "ahead": [ahead.value, ahead.low, ahead.high],
+def line(name: str, tasks: Sequence[Task], runs: Runs, seeds: Sequence[int]) -> Row:
+    """All seeds of one row: detection of the keys, and accuracy on test reviews."""
+    way, scored = WAYS[name], []
+    by_key: list[tuple[str, OwnershipKey, Tensors, Path]] = []
+    for task, seed in zip(tasks, seeds, strict=True):
+        last = run_folder.read_rounds(task.folder)[-1].round
+        scored.append([*run_folder.read_evaluation(task.folder, "test-classification", last).items])
+        whole, files = tensors(task.folder), runs.keys(name, seed)
+        by_key += [(silo, owners.read(f), whole, task.folder) for silo, f in files.items()]
+    laid = [one for one in by_key if one[0] in way.marking or not way.marking]
+    riding = [one for one in by_key if one not in laid]
+    row = {
+        "marking": len(way.marking),
+        "bits": laid[0][1].bits,
+        **found([detected(key, whole) for _, key, whole, _ in laid]),
+        **spread.standing(scored),
+        "runs": [{"items": spread.packed(items)} for items in scored],
     }
+    if riding:
+        row["rider"] = found([detected(key, whole) for _, key, whole, _ in riding])
+    if way.choices.get("triggers"):
+        row["prompts"] = found([trigger_answers.detected(at, key) for _, key, _, at in laid])
+    if name == MARKED:
+        row["survives"] = {
+            change: found([detected(key, alter(whole)) for _, key, whole, _ in laid])
+            for change, alter in CHANGES.items()
+        }
+    if "tensors" in way.choices:
+        total = len(SILOS) * laid[0][1].bits
+        row["channels"] = place_of(laid[0][1], laid[0][2]).channels
+        row["bound"] = detection_bound(total, row["channels"])
+    return row
 
 
-def above_capacity(bits: int) -> dict[str, Any]:
-    """Rates of four keys in one layer's A, and the theorem's bound for so many bits."""
-    files = keys(1, bits=bits, place="weights", tensors=ONE_LAYER)
-    whole = tensors(finished(f"bits-{bits}", 1, files))
-    channels = place_of(owners.read(files[SILOS[0]]), whole).channels
-    total = bits * len(files)
-    bound = detection_bound(total, channels)
-    return {"bits": total, "channels": channels, "bound": bound, "rates": rates(whole, files)}
+def compared(lines: Mapping[str, Row]) -> None:
+    """Note in each row how far its accuracy is ahead of the run without marks."""
+    plain = lines.get(PLAIN, {})
+    for name, row in lines.items():
+        if name != PLAIN and "runs" in row and "runs" in plain:
+            row |= spread.ahead_of(row["runs"], plain["runs"])
 
 
-def strangers() -> dict[str, Any]:
+def strangers(whole: Tensors, whole_keys: int = STRANGERS, drawn_bits: int = DRAWN_BITS) -> Row:
     """Keys that were never used, on a marked adapter: none of them may prove anything."""
-    whole = tensors(finished("marked", SEEDS[0], keys(SEEDS[0])))
-    drawn = [OwnershipKey("stranger", f"{n:064x}") for n in range(DRAWN_BITS)]
-    values = [detected(key, whole).rate for key in drawn[:STRANGERS]]
+    drawn = [OwnershipKey("stranger", f"{n:064x}") for n in range(drawn_bits)]
+    values = [detected(key, whole) for key in drawn[:whole_keys]]
     measured, _ = place_of(drawn[0], whole).measured(whole)
     signs = measured.sign().int().tolist()
     equal = [sum(a == b for a, b in zip(key.signs(), signs, strict=True)) for key in drawn]
-    verified = sum(p_value(right, 64) <= LARGEST_P for right in equal)
+    verified = sum(p_value(right, drawn[0].bits) <= LARGEST_P for right in equal)
     return {
-        "whole keys": rate_row(values),
+        "whole_keys": found(values),
         "keys": len(drawn),
         "verified": verified,
         "bound_95": 3 / len(drawn) if not verified else None,
@@ -171,20 +230,35 @@ def strangers() -> dict[str, Any]:
     }
 
 
+def compare(
+    names: Sequence[str],
+    runs: Runs,
+    seeds: Sequence[int] = protocol.SEEDS,
+    workers: int = WORKERS,
+    strange: tuple[int, int] = (STRANGERS, DRAWN_BITS),
+) -> Row:
+    """Finish these rows; the content of the result file."""
+    kept = Kept("ownership", {"seeds": list(seeds), "silos": len(SILOS)})
+    with Workers(workers) as some:
+        for group in ([n for n in names if n != FURTHER], [n for n in names if n == FURTHER]):
+            plan = {name: [runs.task(name, seed) for seed in seeds] for name in group}
+            head = partial(line, runs=runs, seeds=seeds)
+            rows.finish(plan, kept, some, head, compared, WAYS)
+    first = runs.task(MARKED, seeds[0])
+    if first.finished and not kept.row(fingerprint(first), "strangers"):
+        kept.put(strangers(tensors(first.folder), *strange), fingerprint(first), "strangers")
+    return kept.content
+
+
 def main() -> None:
-    """Run all parts, and keep what is there after each."""
-    logging.basicConfig(format="%(asctime)s  %(message)s", datefmt="%H:%M:%S", level=logging.INFO)
-    content: dict[str, Any] = {"short": SHORT, "bits": 64, "silos": len(SILOS)}
-    content["survival"] = survival()
-    keep("ownership", content)
-    content["accuracy"] = [accuracy(seed) for seed in SEEDS]
-    keep("ownership", content)
-    content["capacity"] = [
-        above_capacity(bits) for bits in (512, 1024, 2048, 4096)[: 1 if SHORT else 4]
-    ]
-    keep("ownership", content)
-    content["strangers"] = strangers()
-    print(keep("ownership", content))
+    """Make what is asked for, and print a line for each row."""
+    asked = protocol.asked(__doc__)
+    names = protocol.wanted(PARTS, asked.only)
+    runs = Runs(asked.home(RUNS), (*asked.words, *(SHORT if asked.brief else ())))
+    content = compare(names, runs, asked.short[0])
+    for name, row in content["rows"].items():
+        if "rate" in row:
+            print(f"{name}: {100 * row['rate']:.1f} % of bits, accuracy {row['accuracy']:.3f}")
 
 
 if __name__ == "__main__":

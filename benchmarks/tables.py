@@ -9,6 +9,7 @@ from typing import Any
 
 import cost_tables as cost
 import distillation_tables as unequal
+import owner_tables as owner
 import privacy_tables as privacy
 import quality_tables as quality
 import robust_tables
@@ -48,6 +49,10 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "robust": robust_tables.robust,
     "token_alignment": run.token_alignment,
     "distillation": unequal.distillation,
+    "offsite": owner.offsite,
+    "emulator_costs": owner.emulator_costs,
+    "emulator_alone": owner.emulator_alone,
+    "ownership": owner.ownership,
     "privacy_price": privacy.privacy_price,
     "row_privacy": privacy.row_privacy,
 }

@@ -42,13 +42,32 @@ def test_all_rows_of_two_emulators(runs: offsite.Runs) -> None:
         *(offsite.BASE, offsite.PARTIAL, offsite.FULL, "drop 0.5", "drop 0.5, plugged in"),
         *("int8", "int8, plugged in"),
     ]
-    assert rows["int8, plugged in"].keys() >= {"over_base", "over_full", "over_emulator"}
+    assert rows["int8, plugged in"].keys() >= {
+        *("over_base", "over_partial", "over_full", "over_emulator")
+    }
     assert "over_emulator" not in rows["int8"] and "over_base" not in rows["base"]
     assert rows["drop 0.5"]["loss"] != rows["drop 0.5, plugged in"]["loss"]
     assert content["emulators"]["drop 0.5"]["distillation"]["settings"]["steps"] == 2
     assert content["emulators"]["int8"]["distillation"] is None
     again = offsite.compare(names, runs, seeds=(1,), deals=(101,), workers=0)
     assert again["rows"] == rows
+
+
+def test_an_emulator_of_other_settings_is_made_anew(
+    runs: offsite.Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(drop: float, distilled: bool) -> int:
+        offsite.make_emulators({"it": ({"layer_drop": {"drop": drop}}, distilled)}, runs)
+        return (runs.emulator("it") / "emulator.json").stat().st_mtime_ns
+
+    first = made(0.5, distilled=True)
+    assert made(0.5, distilled=True) == first
+    assert (second := made(0.7, distilled=True)) > first
+    assert (third := made(0.7, distilled=False)) > second
+    assert made(0.7, distilled=True) > third
+    monkeypatch.setattr(offsite, "DISTILLED", {"steps": 3, "batch_size": 2})
+    fourth = made(0.7, distilled=True)
+    assert made(0.7, distilled=True) == fourth > third
 
 
 def test_names_of_plugged_rows_lead_back_to_their_emulators() -> None:

@@ -17,6 +17,8 @@ from hanse.learners.injection.adapter_files import read
 from hanse.learners.load import load
 from hanse.learners.models.settings import BaseModelSettings
 from hanse.learners.training.settings import TrainingSettings
+from hanse.planning.emulator import make
+from tiny_models import save_llama
 
 ROWS = [Example(tuple(range(k, k + 6)), tuple(range(k, k + 6))) for k in range(2, 10)]
 
@@ -40,6 +42,16 @@ def test_which_weights_are_trained(tiny_gpt2: Path, settings: Full, trained: lis
     names = list(_learner(tiny_gpt2, settings).parameters())
     assert all(any(f".{part}." in name for part in trained) for name in names)
     assert all(any(f".{part}." in name for name in names) for part in trained)
+
+
+@pytest.mark.parametrize("bits", ["int8", "nf4"])
+def test_codes_of_an_emulator_are_not_trained(tmp_path: Path, bits: str) -> None:
+    save_llama(tmp_path / "whole", layers=5)
+    make(str(tmp_path / "whole"), tmp_path / "it", 1, 1, {"quantized": {"bits": bits}}, None)
+    with pytest.raises(UserError, match=r"stored as codes of few bits; leave them out"):
+        _learner(tmp_path / "it", Full())
+    ends = _learner(tmp_path / "it", Full(layers_to_transform=(0, 4)))
+    assert any(".layers.4." in name for name in ends.parameters())
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -79,10 +79,18 @@ def unpacked(model: Any) -> Any:
 
 def refuse_copies(adapter: str, layers: Iterable[Module]) -> None:
     """Raise UserError if any of these layers, which an adapter copies, is quantized."""
+    layers = [*layers]
     if any(map(packed, layers)):
         raise UserError(
             f"adapter.{adapter} trains copies of whole layers, which are quantized here; set "
             "model.quantization: none, or choose another adapter, such as lora."
+        )
+    numbers = (number for layer in layers for number in layer.parameters(recurse=False))
+    if not all(number.is_floating_point() for number in numbers):
+        raise UserError(
+            f"adapter.{adapter} trains copies of whole layers, and some of this model are stored "
+            "as codes of few bits; leave them out by adapter.full.layers_to_transform, or choose "
+            "another adapter, such as lora."
         )
 
 
