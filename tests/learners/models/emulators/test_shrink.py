@@ -1,5 +1,7 @@
 """Emulators of five architectures: what their folders compute, share with the model, and lack."""
 
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from transformers import (
 )
 
 from hanse.errors import UserError
-from hanse.learners.models import quantization
+from hanse.learners.adapters.lora import Lora
+from hanse.learners.injection.inject import attach
 from hanse.learners.models.emulators import sizes
 from hanse.learners.models.emulators.compressors.layer_drop import LayerDrop
 from hanse.learners.models.emulators.cut import Cut, cut
@@ -193,6 +196,10 @@ def test_a_folder_of_another_compressor_is_refused(tmp_path: Path) -> None:
         reloaded(emulator, tmp_path)
 
 
-def test_adapters_are_put_into_ordinary_layers_alone() -> None:
-    emulator = shrink(whole(SHAPES["llama"]()), PARTS, built({"quantized": {}}))
-    assert not any(map(quantization.packed, emulator.model.modules()))
+@pytest.mark.parametrize("spec", [spec for spec in COMPRESSORS if spec is not DROP], ids=str)
+def test_adapters_are_put_into_ordinary_layers_alone(spec: dict[str, Any]) -> None:
+    """An adapter of all linear layers is in bottom and top, seven matrices in each layer."""
+    emulator = shrink(whole(SHAPES["llama"]()), PARTS, built(spec))
+    _, attached = attach(emulator.model, Lora(r=2, target_modules="all-linear"), seed=0)
+    places = Counter(re.findall(r"layers\.(\d+)\..*lora_A", "\n".join(attached.parameters)))
+    assert places == {"0": 7, "1": 7, "5": 7, "6": 7}
