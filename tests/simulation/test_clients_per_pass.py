@@ -89,7 +89,7 @@ def test_a_pass_is_no_larger_than_the_memory(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(client_numbers, "_free", lambda device: 1)
+    monkeypatch.setattr(client_numbers, "free_memory", lambda device: 1)
     made = decided(simulate(load(experiment_file, ["clients_per_pass=8"])))
     assert made.experiment.clients_per_pass == 1
     assert "1 clients at a time instead of 3" in caplog.text

@@ -35,7 +35,7 @@ def load(
     classes: the number of labels that an encoder has outputs for; 0 for no such outputs.
     example_kind: what its head must read; by default label words if there are classes, else tokens.
     """
-    name, device = settings.model_name_or_path, _device(settings.device)
+    name, device = settings.model_name_or_path, device_of(settings.device)
     source = pretrained.find(name)
     example_kind = example_kind or ("label_words" if classes else "tokens")
     head = choose(name, source.config, example_kind, classes)
@@ -108,7 +108,8 @@ def _available(mode: ComputeMode, kernels: tuple[Kernel, ...]) -> ComputeMode:
     return replace(mode, products="torch")
 
 
-def _device(setting: str) -> torch.device:
+def device_of(setting: str) -> torch.device:
+    """The device of a setting; auto: a GPU if torch sees one. Raises UserError if it is missing."""
     if setting == "cuda" and not torch.cuda.is_available():
         raise UserError("model.device is cuda, but torch sees no GPU; use auto or cpu.")
     if setting == "auto":

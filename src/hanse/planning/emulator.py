@@ -1,5 +1,6 @@
 """hanse emulator: from a model, and texts to distill on, to the folder of its emulator."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,10 +18,18 @@ from hanse.lazy_imports import lazy_imports
 from hanse.learners.models.emulators.compressor import FOLDER, Compressor
 
 with lazy_imports():
+    import torch
+
+    from hanse.learners import load
     from hanse.learners.models import pretrained
     from hanse.learners.models.emulators import cut as cutting
     from hanse.learners.models.emulators import distillation as distilling
+    from hanse.learners.models.emulators import distillation_memory as memory
     from hanse.learners.models.emulators import make as making
+    from hanse.learners.training import out_of_memory
+    from hanse.reports import formatting
+
+log = logging.getLogger(__name__)
 
 DEFAULT_LENGTH = 512  # tokens
 TEMPLATE = "{text}"  # of a labelled row, which is read as its text
@@ -62,13 +71,51 @@ def make(
     source = pretrained.find(model)
     parts = cutting.cut(model, source.config, bottom, top)
     compressor.kept(parts.middle)  # raises UserError for more layers than there are
-    distillation = _distillation(texts.distillation) if texts is not None else None
-    rows = _rows(texts) if texts is not None else []
-    loaded = making.load(source, precise=texts is not None)
     if texts is None:
+        loaded = making.load(source, precise=False)
         return making.make(source, loaded, parts, compressor, folder)
-    examples = _examples(rows, loaded, texts, model)
-    return making.make(source, loaded, parts, compressor, folder, distillation, examples)
+    distillation = _distillation(texts.distillation)
+    examples = _examples(_rows(texts), source, texts)
+    device = _device(
+        memory.estimate(source.config, parts, compressor, examples, distillation.batch_size)
+    )
+    loaded = making.load(source, precise=True)
+    return making.make(source, loaded, parts, compressor, folder, distillation, examples, device)
+
+
+def _device(needed: "memory.DistillationMemory") -> "torch.device":
+    """The device of a distillation: a GPU where there is one with enough free memory, or the CPU.
+
+    Logs the memory that it needs. Raises UserError if far less is free.
+    """
+    device = load.device_of("auto")
+    free = out_of_memory.free_memory(device)
+    if device.type != "cpu" and free < needed.total:
+        log.warning("the GPU has %s of free memory, too little to distill there", _bytes(free))
+        device = load.device_of("cpu")
+        free = out_of_memory.free_memory(device)
+    _refuse_shortage(needed, free)
+    log.log(
+        logging.INFO if needed.total <= free else logging.WARNING,
+        "distilling on the %s needs about %s of memory, of %s that are free",
+        *("CPU" if device.type == "cpu" else "GPU", _bytes(needed.total), _bytes(free)),
+    )
+    return device
+
+
+def _refuse_shortage(needed: "memory.DistillationMemory", free: int) -> None:
+    """Raise UserError if not even models and optimizer fit, or half of the estimate."""
+    if free < max(needed.held, needed.total / 2):
+        raise UserError(
+            f"the distillation needs about {_bytes(needed.total)} of memory, of which models and "
+            f"optimizer take {_bytes(needed.held)}, and {_bytes(free)} are free; lower "
+            "--batch-size or --max-length, let the compressor keep fewer layers, or leave --texts "
+            "out."
+        )
+
+
+def _bytes(count: float) -> str:
+    return formatting.bytes_(count)
 
 
 def _distillation(settings: Mapping[str, Any]) -> "distilling.Distillation":
@@ -106,18 +153,16 @@ def _rows(texts: Texts) -> list[Row]:
     return [replace(row, label=None, words=(), tags=()) for row in rows]
 
 
-def _examples(
-    rows: list[Row], loaded: "pretrained.LoadedModel", texts: Texts, model: str
-) -> list[Example]:
+def _examples(rows: list[Row], source: "pretrained.PretrainedModel", texts: Texts) -> list[Example]:
     """The rows as tokens; a text that is longer than max_length becomes several examples."""
-    config = loaded.model.config.get_text_config()
+    config = source.config.get_text_config()
     positions = getattr(config, "max_position_embeddings", None)
     most = texts.max_length or min(DEFAULT_LENGTH, positions or DEFAULT_LENGTH)
     if positions is not None and most > positions:
         raise UserError(
-            f"--max-length is {most}, but {model} reads at most {positions} tokens; lower it."
+            f"--max-length is {most}, but {source.name} reads at most {positions} tokens; lower it."
         )
     rendering = Rendering(
-        *(loaded.tokenizer, "tokens", {}, TEMPLATE, most, config.vocab_size, True)
+        *(source.tokenizer(), "tokens", {}, TEMPLATE, most, config.vocab_size, True)
     )
     return [example for row in rendering.examples(rows) for example in row]

@@ -17,12 +17,12 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from hanse.learners.batched_clients import train
 from hanse.learners.batched_clients.member import Member
 from hanse.learners.training.out_of_memory import (
+    free_memory,
     is_shortage,
     refusal,
     release_memory,
     shortage_as_user_error,
 )
-from hanse.observability.memory import available_memory
 
 MOST = 64  # clients; no measurement has shown a gain beyond that
 GAIN = 1.03  # more clients must be faster by this factor, or fewer are taken
@@ -47,7 +47,7 @@ def best(members: Sequence[Member], steps: int) -> int:
 
 def fitting(members: Sequence[Member], wanted: int) -> int:
     """The number of clients that the free memory holds, at most `wanted`."""
-    free = MEMORY * _free(_device(members))
+    free = MEMORY * free_memory(_device(members))
     return max(1, min(wanted, int(free / _bytes(members[0]))))
 
 
@@ -178,11 +178,3 @@ def _places(tensor: Any) -> dict[int, int]:
         return {place: size for part in parts for place, size in _places(part).items()}
     storage = tensor.untyped_storage()
     return {storage.data_ptr(): storage.nbytes()}
-
-
-def _free(device: torch.device) -> int:
-    """The bytes of free memory."""
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + cached
-    return available_memory()

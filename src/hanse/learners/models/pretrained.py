@@ -36,6 +36,11 @@ class PretrainedModel:
     place: str
     config: Any
 
+    def tokenizer(self) -> Any:
+        """Load the tokenizer alone; raises UserError if that fails."""
+        with _readable(self.name):
+            return bound(AutoTokenizer.from_pretrained(self.place, trust_remote_code=False))
+
     def load(
         self,
         auto: type[Any],
@@ -51,9 +56,9 @@ class PretrainedModel:
         fresh: weights of the head may be missing, or of another size; it is a new one then.
         options: further arguments of `from_pretrained`, on the form of the weights.
         """
+        tokenizer = self.tokenizer()
         with _readable(self.name):
             stored_form.register()
-            tokenizer = bound(AutoTokenizer.from_pretrained(self.place, trust_remote_code=False))
             model, report = auto.from_pretrained(
                 self.place,
                 dtype=dtype,

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 
 from hanse.errors import UserError
+from hanse.observability.memory import available_memory
 
 # Messages of torch and the libraries below it, where they do not raise torch's own error.
 MESSAGES = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -38,6 +39,14 @@ def shortage_as_user_error() -> Iterator[None]:
         if is_shortage(error):
             raise refusal(error) from None
         raise
+
+
+def free_memory(device: torch.device) -> int:
+    """The bytes that are free on a device, what torch keeps for later there included."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
+    return available_memory()
 
 
 def release_memory(device: torch.device) -> None:

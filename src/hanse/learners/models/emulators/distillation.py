@@ -18,10 +18,12 @@ from hanse.errors import UserError
 from hanse.learners.models.emulators.shrink import Emulator
 from hanse.learners.models.heads.language_model import LanguageModel
 from hanse.learners.models.layers import layer_list
-from hanse.learners.training.batches import Batch, collate
+from hanse.learners.training.batches import Batch, collate, to_device
+from hanse.learners.training.out_of_memory import is_shortage
 from hanse.observability.progress import track
 from hanse.observability.steps import Activity, Work
 
+CPU = torch.device("cpu")
 Losses = dict[str, float]  # "lm", "kd"
 WARMUP = 0.1  # share of the steps in which the learning rate rises
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -66,13 +68,37 @@ class Distillation:
 
 
 def distill(
-    whole: Any, emulator: Emulator, examples: Sequence[Example], settings: Distillation
+    whole: Any,
+    emulator: Emulator,
+    examples: Sequence[Example],
+    settings: Distillation,
+    device: torch.device = CPU,
 ) -> list[Losses]:
     """Train an emulator's middle in place; return the losses of each step.
 
-    whole: the model that it was made of, in the same precision; it stays as it is. Raises UserError
-    at the first loss or gradient that is not finite.
+    whole: the model that it was made of, in the same precision; it stays as it is. device: where
+    both are during the training; then they are on the CPU again. Raises UserError at the first loss
+    or gradient that is not finite, and if memory does not suffice.
     """
+    try:
+        for model in (whole, emulator.model):  # a weight that both have is moved once
+            model.to(device)
+        losses = _distill(whole, emulator, examples, settings)
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        raise UserError(
+            f"memory does not suffice for the distillation ({str(error).strip():.200}); lower "
+            "--batch-size or --max-length, or let the compressor keep fewer layers."
+        ) from None
+    for model in (whole, emulator.model):
+        model.to(CPU)
+    return losses
+
+
+def _distill(
+    whole: Any, emulator: Emulator, examples: Sequence[Example], settings: Distillation
+) -> list[Losses]:
     for parameter in (*whole.parameters(), *emulator.model.parameters()):
         parameter.requires_grad_(False)
     trained = [parameter for layer in emulator.middle for parameter in layer.parameters()]
@@ -112,12 +138,14 @@ def _refuse_infinite(step: int, settings: Distillation, *numbers: Tensor) -> Non
 
 def _losses(whole: Any, emulator: Emulator, batch: Batch) -> tuple[Tensor, Tensor]:
     """The emulator's cross-entropy, and its distance from the whole model at the middle's end."""
-    top, lengths = emulator.cut.top, torch.tensor(batch.lengths)
+    top, device = emulator.cut.top, batch.targets.device
+    host = (batch.ids, batch.at, torch.tensor(batch.lengths))
+    ids, at, lengths = to_device(host, device)
     with torch.no_grad(), _inputs(whole, top) as states:
-        whole.base_model(input_ids=batch.ids, use_cache=False)
+        whole.base_model(input_ids=ids, use_cache=False)
     with _inputs(emulator.model, top) as own:
-        logits = LanguageModel().logits(emulator.model, batch.ids, batch.at, lengths)
-    real = torch.arange(batch.ids.shape[1]) < lengths[:, None]
+        logits = LanguageModel().logits(emulator.model, ids, at, lengths)
+    real = torch.arange(ids.shape[1], device=device) < lengths[:, None]
     return cross_entropy(logits.float(), batch.targets), distance(states[0][real], own[0][real])
 
 

@@ -16,7 +16,7 @@ from hanse.learners.models.emulators import record, sizes
 from hanse.learners.models.emulators.compressor import Compressor
 from hanse.learners.models.emulators.cut import Cut
 from hanse.learners.models.emulators.disclosure import difference
-from hanse.learners.models.emulators.distillation import Distillation, Losses, distill
+from hanse.learners.models.emulators.distillation import CPU, Distillation, Losses, distill
 from hanse.learners.models.emulators.record import DistillationRecord, EmulatorRecord, Source
 from hanse.learners.models.emulators.shrink import Emulator, shrink
 from hanse.learners.models.model_hash import model_hash
@@ -62,14 +62,16 @@ def make(
     folder: Path,
     distillation: Distillation | None = None,
     examples: Sequence[Example] = (),
+    device: torch.device = CPU,
 ) -> Made:
     """Write the emulator of a loaded model into a new folder.
 
-    distillation: trains the middle on the examples; None: it stays as the compressor leaves it.
+    distillation: trains the middle on the examples, on the device; None: it stays as the compressor
+    leaves it.
     """
     whole, dtype = loaded.model, stored(source.config)
     emulator = shrink(whole, cut, compressor)
-    losses = distill(whole, emulator, examples, distillation) if distillation else []
+    losses = distill(whole, emulator, examples, distillation, device) if distillation else []
     entry = EmulatorRecord(
         source=_source(source, whole),
         bottom=cut.bottom,
