@@ -39,11 +39,23 @@ def test_names_of_other_places_are_kept_in_the_state(monkeypatch: pytest.MonkeyP
     assert whole.keys() == {f"3.ö.{name}" for name in state["model"]} != set()
 
 
-def server(width: int = 0) -> Server:
-    toy = Toy({"validation": points(1, 20)}, models={"whole": width})
+def server(width: int = 0, hidden: int = 0) -> Server:
+    """A server whose emulator and whole model have hidden layers of these widths; 0: none."""
+    toy = Toy({"validation": points(1, 20)}, hidden=hidden, models={"whole": width})
     return Server(toy(RoundContext(0, 1), {}), 2, RoundContext(0, 1))
 
 
-def test_a_whole_model_that_trains_other_tensors_is_refused() -> None:
-    with pytest.raises(UserError, match="inner"):
-        FedOT().init(server(width=5))
+@pytest.mark.parametrize(
+    ("width", "hidden", "sentence"),
+    [
+        (5, 0, "only one of them has inner"),
+        (0, 5, "only one of them has inner"),
+        (5, 4, r"inner is \(5, \d\) here and \(4, \d\) there"),
+    ],
+)
+def test_a_whole_model_that_trains_other_tensors_is_refused(
+    width: int, hidden: int, sentence: str
+) -> None:
+    with pytest.raises(UserError, match=sentence):
+        FedOT().init(server(width, hidden))
+    FedOT().init(server(hidden, hidden))
