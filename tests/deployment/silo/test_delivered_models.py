@@ -1,10 +1,12 @@
 """Models that were sent are complete or absent, verified, and removed when they take too much."""
 
 import errno
+import hashlib
 import os
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +84,26 @@ def test_a_model_appears_at_once_when_its_last_chunk_has_come(
     modes = {stat.S_IMODE(path.stat().st_mode) for path in [place, *place.iterdir()]}
     assert modes == {0o700, 0o600}
     assert complete(second, offer) == 0, "a repeated offer brings nothing"
+
+
+def test_each_byte_of_a_model_that_is_sent_is_hashed_once(
+    models: DeliveredModels, offer: RunFiles, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest, real, read = model_hash(tiny_llama), hashlib.file_digest, []
+
+    def counted(handle: Any, kind: str) -> Any:
+        read.append(os.fstat(handle.fileno()).st_size)
+        return real(handle, kind)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    complete(download(models, digest), offer)
+    place = models.find(digest)
+    assert place is not None and models.find(digest) == place
+    assert sorted(read) == sorted(file.size for file in offer.files)
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError()))
+    shutil.rmtree(place)
+    complete(download(models, digest), offer)
+    assert models.find(digest) == place, "copies are hashed themselves"
 
 
 def test_a_damaged_model_is_removed(

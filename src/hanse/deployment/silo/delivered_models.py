@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hanse import atomic_files
+from hanse.content_hash import content_hash, keep_hash
 from hanse.errors import UserError, explained
 from hanse.learners.models.model_hash import unvetted_hash
 from hanse.learners.models.vetting import vet
@@ -55,13 +56,17 @@ class DeliveredModels:
         UserError if it cannot be written.
         """
         target = self.folder / digest
+        hashes = {name: content_hash(file) for name, file in files.items()}
         with atomic_files.folder(target) as aside:
             aside.chmod(0o700)
             for name, file in files.items():
-                _linked(file, aside / name)
+                if _linked(file, aside / name):
+                    keep_hash(aside / name, hashes[name])
             if reason := _damage(aside, digest, vetted=True):
                 raise WrongModelError(f"the model that was sent is not used: {reason}")
         shutil.rmtree(self.parts(digest))
+        for name in files:  # whose bytes are those that came, or the folder's hash would be another
+            keep_hash(target / name, hashes[name])
         log.info("the model %s is complete, in %s", digest[:16], target)
         return target
 
@@ -86,13 +91,15 @@ class DeliveredModels:
                     shutil.rmtree(place)
 
 
-def _linked(file: Path, name: Path) -> None:
-    """Give a file another name, or make a copy where the disk has no links."""
+def _linked(file: Path, name: Path) -> bool:
+    """Give a file another name; true if so, and false for a copy, where the disk has no links."""
     try:
         os.link(file, name)
     except OSError:
         shutil.copyfile(file, name)
         name.chmod(atomic_files.PRIVATE)
+        return False
+    return True
 
 
 def _damage(folder: Path, digest: str, vetted: bool = False) -> str:

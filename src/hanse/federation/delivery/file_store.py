@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from hanse import atomic_files
-from hanse.content_hash import content_hash
+from hanse.content_hash import content_hash, keep_hash
 from hanse.errors import UserError, explained
 from hanse.federation.delivery.files import HELD, Chunk, OfferedFile, chunk, offered
 from hanse.federation.messages import Request, Update
@@ -105,6 +105,7 @@ class FileStore:
         part = self._part(file.digest)
         if content_hash(part) == file.digest:
             atomic_files.settle(part, self._file(file.digest))
+            keep_hash(self._file(file.digest), file.digest)
             log.info("file %s: %s bytes, SHA-256 %s", file.name, f"{file.size:,}", file.digest)
             return file.size
         part.unlink()
