@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, OPTConfig
 
 from hanse.data.example import Example
+from hanse.errors import UserError
 from hanse.learners.models.emulators import distillation, distillation_memory
 from hanse.learners.models.emulators.compressors.layer_drop import LayerDrop
 from hanse.learners.models.emulators.cut import Cut
@@ -72,5 +73,5 @@ def test_a_shortage_of_memory_ends_in_a_sentence(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(distillation, "_losses", full)
     whole = AutoModelForCausalLM.from_config(CONFIGS["llama"])
     emulator = shrink(whole, CUT, DROP)
-    with pytest.raises(distillation.UserError, match=r"Tried to .* lower --batch-size"):
+    with pytest.raises(UserError, match=r"Tried to .* lower --batch-size"):
         distillation.distill(whole, emulator, rows([9]), distillation.Distillation(steps=1))
