@@ -13,13 +13,15 @@ from torch import Tensor
 from hanse.audit.ownership import key as owners
 from hanse.audit.ownership.key import OwnershipKey
 from hanse.audit.ownership.places import place_of
-from hanse.errors import UserError
+from hanse.errors import StoppedError, UserError
+from hanse.experiment.assembly.marks import pin_keys
 from hanse.experiment.loading import load
 from hanse.journal.run_folder import read_rounds
 from hanse.learners.injection import adapter_files
 from hanse.simulation import run as simulation
 from learner_checks import resumed_ends_in_the_same_adapter
 from samples import Outcome
+from stopping import ctrl_c
 
 LONG = (
     *("adapter={lora: {r: 8, target_modules: [q_proj, v_proj, o_proj]}}", "train.max_steps=8"),
@@ -82,6 +84,43 @@ def test_a_marked_run_resumes_to_the_same_bits(experiment_file: Path, tmp_path: 
     owners.write(file := tmp_path / "answers.key", OwnershipKey("silo-1", f"{1:064x}", triggers=4))
     own = f"clients.silo-1.ownership={{key: {file}, share: 0.2}}"
     resumed_ends_in_the_same_adapter(experiment_file, own)
+
+
+def test_a_run_goes_on_with_the_keys_that_it_began_with(
+    experiment_file: Path, keys: list[Path], review_file: Path, hanse: Callable[..., Outcome]
+) -> None:
+    """The server's key and a client's; nothing is loaded before the refusal."""
+    words = ["rounds=3", "train.max_steps=1", "algorithm={feddistill: {k: 1}}"]
+    words += [f"data.public={{path: {review_file}}}", f"ownership={{key: {keys[1]}}}"]
+    with ctrl_c("round 2", 1), pytest.raises(StoppedError):
+        simulation.run(load(experiment_file, [*words, *marked(keys[:1])]))
+    folder = experiment_file.parent / "run"
+    for file in keys[:2]:
+        content = file.read_bytes()
+        file.unlink()
+        owners.write(file, OwnershipKey("another", "9" * 64))
+        refused = hanse("resume", folder)
+        assert refused.code == 2 and "ownership now names another one of another" in refused.err
+        file.unlink()
+        file.write_bytes(content)
+        file.chmod(0o600)
+    assert simulation.resume(folder) == folder
+
+
+def test_a_silo_goes_on_with_its_key_and_hears_that_its_mark_fades(
+    experiment_file: Path, keys: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, other = (
+        load(experiment_file, [f"clients.silo-1.ownership={{key: {file}}}"]) for file in keys[:2]
+    )
+    for _ in range(2):
+        pin_keys(first, tmp_path, ["silo-1"])
+    with pytest.raises(UserError, match=r"begun with the key .* and ownership now names another"):
+        pin_keys(other, tmp_path, ["silo-1"])
+    pin_keys(other, tmp_path, ["silo-2"])
+    assert not caplog.messages
+    pin_keys(load(experiment_file), tmp_path, ["silo-1"])
+    assert "silo-1 marked what it trained in earlier rounds" in caplog.text
 
 
 def test_a_key_changes_nothing_for_the_other_clients(

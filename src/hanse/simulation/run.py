@@ -10,7 +10,7 @@ import torch
 from hanse.errors import StoppedError as StoppedError
 from hanse.errors import UserError
 from hanse.experiment import loading
-from hanse.experiment.assembly import federated_dataset
+from hanse.experiment.assembly import federated_dataset, marks
 from hanse.experiment.assembly.assemble import Simulation, simulate
 from hanse.experiment.assembly.execute import go, reserved
 from hanse.experiment.assembly.resources import Resources
@@ -61,6 +61,7 @@ def run(
     environment.note(folder, dataset.digest, speed, precision, public, measured, models)
     federated_dataset.note(folder, simulation.dataset, experiment)
     log.info("run folder %s", folder)
+    _pin_keys(simulation.experiment, folder)
     if experiment.deployment.deliver_model:
         log.warning(
             "deployment.deliver_model has no effect here: all clients of a simulation share one "
@@ -93,6 +94,7 @@ def resume(
         )
     experiment = loading.load_left(folder / "experiment.yaml", trusted=trusted)
     refuse_missing(build_trackers(experiment))
+    _pin_keys(experiment, folder)
     environment.same_models(folder, model_hashes(experiment, clients=True))
     resources = resources or Resources()
     resources.compute_modes |= compute_modes_from_json(environment.follow(folder))
@@ -108,6 +110,12 @@ def _go(simulation: Simulation, run: Run, stop: threading.Event | None) -> Path:
     folder = go(simulation, run, stop)
     own_models.save(simulation, run)
     return folder
+
+
+def _pin_keys(experiment: Experiment, folder: Path) -> None:
+    """Bind a run to all owners' keys; raises UserError for other keys than it began with."""
+    marks.pin_servers_key(experiment, folder)
+    marks.pin_keys(experiment, folder / "clients", experiment.participant_names)
 
 
 def _tell_keys(simulation: Simulation) -> None:

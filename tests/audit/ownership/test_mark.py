@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clients import client, rows
 from hanse.audit.ownership.key import OwnershipKey
-from hanse.audit.ownership.mark import OwnersMark, laid, remarks
+from hanse.audit.ownership.mark import OwnersMark, crowded, laid, remarks
 from hanse.audit.ownership.places import normals, place_of
 from hanse.audit.ownership.settings import OwnershipSettings
 from hanse.errors import UserError
@@ -129,20 +129,26 @@ def test_a_mark_in_tensors_that_an_algorithm_freezes(backbone: Backbone, togethe
 
 
 def test_more_bits_than_the_theorem_carries_are_warned_of() -> None:
-    tensors = {"w": torch.zeros(128)}
-    mark = laid(replace(KEY, place="weights"), OwnershipSettings("unused"), tensors)
-    assert remarks(mark, owners=2) == []
-    [remark] = remarks(mark, owners=4)
-    assert "4 owners with 64 bits each are 256 bits in 128 channels" in remark
+    tensors, settings = {"w": torch.zeros(128), "v": torch.zeros(500)}, OwnershipSettings("unused")
+    mark, *others = (
+        laid(replace(KEY, bits=bits, place="weights", tensors=names), settings, tensors)
+        for bits, names in ((64, "w"), (64, "w"), (128, "[wv]"), (400, "v"))
+    )
+    assert crowded(mark, []) == crowded(mark, others[:1]) == crowded(mark, others[2:]) == []
+    [remark] = crowded(mark, others)
+    assert "its 64 bits and those of 2 others in the same tensors are 256 bits in 128" in remark
     assert "count on 75.0 % of its bits" in remark
+    assert crowded(mark, [], unknown=1) == []
+    [remark] = crowded(mark, [], unknown=3)
+    assert "as many of each of 3 other silos, at worst, are 256 bits in 128 channels" in remark
 
 
 def test_a_mark_that_another_factorization_erases_is_warned_of() -> None:
     tensors = {"q" + A: torch.zeros(8, 32), "q" + B: torch.zeros(32, 8)}
     settings = OwnershipSettings("unused")
-    [remark] = remarks(laid(replace(KEY, place="weights"), settings, tensors), 1)
+    [remark] = remarks(laid(replace(KEY, place="weights"), settings, tensors))
     assert "replaces A by G·A and B by B·G⁻¹ erases it" in remark
-    assert remarks(laid(KEY, settings, tensors), 1) == []
+    assert remarks(laid(KEY, settings, tensors)) == []
 
 
 def test_trigger_rows_are_a_share_of_each_batch() -> None:

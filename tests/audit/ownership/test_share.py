@@ -20,6 +20,7 @@ from hanse.randomness import RoundContext
 KEYS = [OwnershipKey(f"o{n}", f"{n:064x}", place="weights") for n in range(4)]
 NUMBERS, ROWS, STEPS, RATE = 6000, 20, 8, 0.01
 ROW = torch.ones(1, NUMBERS) / NUMBERS
+BAD = ("3", "[[1, 2]]", '[[1, 2, 3, "x"]]', "[[1, 2, 3, NaN]]")
 PROVED = 56 / 64  # of the bits, p = 5e-10
 
 
@@ -55,7 +56,10 @@ def test_moves_of_rounds_that_are_repeated_are_dropped(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "silo" / FILE).stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"moves": [[1, 2]]}', '{"moves": 3}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", '{"moves": []}', *(f'{{"commitment": "c", "moves": {t}}}' for t in BAD)],
+)
 def test_a_damaged_file_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     with pytest.raises(UserError, match=r"mark\.json is damaged; bring it back"):

@@ -144,20 +144,34 @@ def laid(
     return OwnersMark(key, settings, place_of(key, trained), averaged)
 
 
-def remarks(mark: OwnersMark, owners: int) -> list[str]:
-    """Remarks on a mark in a run with so many clients, each of which may have such a mark."""
+def crowded(mark: OwnersMark, others: Sequence[OwnersMark], unknown: int = 0) -> list[str]:
+    """The remark on a mark whose place has too few channels for all marks; empty if it has enough.
+
+    others: those that are known. unknown: the number of silos whose keys are not here, each of
+    which may have a mark of as many bits in the same tensors.
+    """
     key, channels = mark.key, mark.place.channels
-    texts, total = [], owners * key.bits
-    if total > channels:
-        texts.append(
-            f"the mark of {key.owner:.80}: {owners} owners with {key.bits} bits each are {total:,} "
-            f"bits in {channels:,} channels, more than they carry; if all mark there, each can "
-            f"only count on {100 * detection_bound(total, channels):.1f} % of its bits: mark more "
-            "tensors, or fewer bits."
-        )
-    if key.place == "weights" and all(name.endswith((A, B)) for name in mark.place.names):
-        texts.append(
-            f"the mark of {key.owner:.80} lies in LoRA's factors: whoever replaces A by G·A and B "
-            "by B·G⁻¹ erases it, and no output changes; a key with --place product bears that."
-        )
-    return texts
+    near = [own for own in others if {*own.place.names} & {*mark.place.names}]
+    total = sum(own.key.bits for own in (mark, *near)) + unknown * key.bits
+    if total <= channels:
+        return []
+    whose = f"and those of {len(near)} others in the same tensors are"
+    if unknown:
+        whose = f"and as many of each of {unknown} other silos, at worst, are"
+    return [
+        f"the mark of {key.owner:.80}: its {key.bits} bits {whose} {total:,} bits in "
+        f"{channels:,} channels, more than they carry, so that each can only count on "
+        f"{100 * detection_bound(total, channels):.1f} % of its bits: mark more tensors, or fewer "
+        "bits."
+    ]
+
+
+def remarks(mark: OwnersMark) -> list[str]:
+    """Remarks on a mark by itself."""
+    key = mark.key
+    if key.place != "weights" or not all(name.endswith((A, B)) for name in mark.place.names):
+        return []
+    return [
+        f"the mark of {key.owner:.80} lies in LoRA's factors: whoever replaces A by G·A and B by "
+        "B·G⁻¹ erases it, and no output changes; a key with --place product bears that."
+    ]

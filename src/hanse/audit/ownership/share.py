@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hanse import atomic_files
+from hanse.audit.ownership.key import OwnershipKey
 from hanse.errors import UserError
 from hanse.tensors import json_text
 
@@ -56,6 +57,7 @@ def share_of(moves: Sequence[Move], present: float, clients: int) -> float:
 class Moves:
     """A silo's moves in a run, in a file beside its memory that only it can read.
 
+    The file also has the commitment to the key, to which the run is bound.
     They are in no message, and the server is not told that there are any. A move whose round was
     not counted has moved nothing, as if the share were smaller. If the file is lost, 1/K is taken
     again.
@@ -72,18 +74,44 @@ class Moves:
         """Add the move of a round."""
         self._write([*self.before(move.round), move])
 
+    def begin(self) -> None:
+        """Write the file without moves."""
+        self._write([])
+
     def _write(self, moves: Sequence[Move]) -> None:
         values = {"commitment": self.commitment, "moves": moves}
         atomic_files.write(self.folder / FILE, json.dumps(values).encode(), private=True)
 
     def _read(self) -> list[Move]:
-        file = self.folder / FILE
-        if (data := atomic_files.read(file)) is None:
-            return []
-        try:
-            return [Move(*values) for values in json_text.parse_object(data, finite=True)["moves"]]
-        except (ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{file} is damaged; bring it back from a copy, or remove it, which lets this silo "
-                "estimate its share of the mean again."
-            ) from None
+        return _content(self.folder / FILE)[1]
+
+
+def pin(folder: Path, key: OwnershipKey) -> None:
+    """Bind a run to a key from now on; raises UserError if it began with another one.
+
+    folder: where this run's moves are kept.
+    """
+    commitment, _ = _content(folder / FILE)
+    if not commitment:
+        Moves(folder, key.commitment).begin()
+    elif commitment != key.commitment:
+        raise UserError(
+            f"the run was begun with the key {commitment[:16]}…, and ownership now names another "
+            f"one of {key.owner:.80} ({key.commitment[:16]}…); bring the first one back, since two "
+            "half marks prove nothing, or begin a new run."
+        )
+
+
+def _content(file: Path) -> tuple[str, list[Move]]:
+    """The commitment and the moves in a file; empty if there is no file."""
+    if (data := atomic_files.read(file)) is None:
+        return "", []
+    try:
+        values = json_text.parse_object(data, finite=True)
+        moves = [Move(int(round), *map(float, rest)) for round, *rest in values["moves"]]
+        return values["commitment"][:64], moves
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{file} is damaged; bring it back from a copy, or remove it, which lets this silo "
+            "estimate its share of the mean again."
+        ) from None

@@ -33,7 +33,13 @@ from hanse.deployment.server.status import Watch
 from hanse.deployment.sockets import listening
 from hanse.errors import UserError, terminable
 from hanse.experiment import loading
-from hanse.experiment.assembly import client_adapters, execute, federated_dataset, source_rows
+from hanse.experiment.assembly import (
+    client_adapters,
+    execute,
+    federated_dataset,
+    marks,
+    source_rows,
+)
 from hanse.experiment.assembly.assemble import RUNS, Simulation, simulate
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.resources import Resources, adapter_settings
@@ -105,10 +111,12 @@ def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watc
     if experiment.has_links:
         log.warning("links has no effect here: it simulates links, and those of silos are real")
     if (folder / "experiment.yaml").is_file():
+        marks.pin_servers_key(experiment, folder)
         resources.compute_modes |= compute_modes_from_json(environment.follow(folder))
     simulation = simulate(experiment, resources, _server_dataset(experiment), only=())
     layouts = client_adapters.expected(simulation.learner, simulation.experiment)
     journal = _journal(folder, simulation)
+    marks.pin_servers_key(experiment, folder)
     parameters = sum(tensor.numel() for tensor in simulation.learner.parameters().values())
     largest = OTHER_BYTES + BYTES_PER_PARAMETER * parameters
     names, deployment = watch.names, experiment.deployment

@@ -225,7 +225,7 @@ class SiloWorker:
         job = guard.check_job(
             envelope.settings.encode(), envelope.model, _parsed(envelope.code), common
         )
-        endpoint, rows = load_endpoint(self.silo, job.experiment, envelope, self.resources)
+        endpoint, rows = load_endpoint(self.silo, job, envelope, self.resources)
         guard.accept(job, rows)
         folder = self.silo.state / "runs" / envelope.run
         precision.note(folder, job.experiment, self.resources)

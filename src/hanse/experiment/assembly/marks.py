@@ -1,6 +1,7 @@
 """Owners' marks in a run: whose keys are read, what is refused, and what each learner is given."""
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,6 +12,7 @@ from hanse.audit.ownership import mark, triggers
 from hanse.audit.ownership.key import OwnershipKey
 from hanse.audit.ownership.mark import OwnersMark
 from hanse.audit.ownership.settings import OwnershipSettings
+from hanse.audit.ownership.share import FILE, pin
 from hanse.errors import UserError
 from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
 from hanse.experiment.assembly.resources import adapter_settings
@@ -29,6 +31,8 @@ from hanse.learners.injection.adapter import LORA_XS
 from hanse.learners.training.marks import TRIGGERS
 from hanse.tensors.low_rank import A
 
+log = logging.getLogger(__name__)
+
 # Adapters whose trained tensors are not those that a run saves, by PEFT's names.
 NOT_DELIVERED = {LORA_XS: "LoRA's factors B·R and A", PTuning.kind: "what its encoder computes"}
 
@@ -43,13 +47,9 @@ class Owner(NamedTuple):
 
 @dataclass(frozen=True)
 class Owners:
-    """The owners on this machine, by client; the server's name is SERVER.
-
-    clients: of the run, each of which may have a mark of its own.
-    """
+    """The owners on this machine, by client; the server's name is SERVER."""
 
     by_holder: Mapping[str, Owner] = field(default_factory=dict)
-    clients: int = 1
 
     def rows(self) -> Iterator[SplitRows]:
         """The trigger rows of all owners that have some."""
@@ -70,14 +70,14 @@ class Owners:
 
     def remarks(self, learner: AdaptedModel) -> list[str]:
         """Remarks on the marks. learner: with the trained tensors."""
-        texts = [
-            text
+        laid = {
+            holder: mark.laid(key, settings, learner.parameters())
             for holder, (_, settings, key) in self.by_holder.items()
-            for text in mark.remarks(
-                mark.laid(key, settings, learner.parameters()),
-                self.clients if holder != SERVER else 1,
-            )
-        ]
+        }
+        texts = []
+        for holder, own in laid.items():
+            others = [other for name, other in laid.items() if name not in (holder, SERVER)]
+            texts += mark.crowded(own, others if holder != SERVER else []) + mark.remarks(own)
         server = self.by_holder.get(SERVER)
         if server is not None and server.key.triggers:
             texts.append(
@@ -103,7 +103,31 @@ def owners_of(
         if own is not experiment and own.ownership is not None:
             found[name] = _owner(own, own.ownership, f"clients.{name}.ownership")
             _refuse_triggers(found[name], method, f"clients.{name}.ownership")
-    return Owners(found, len(experiment.participant_names))
+    return Owners(found)
+
+
+def pin_keys(experiment: Experiment, clients: Path, names: Iterable[str]) -> None:
+    """Bind a run to the keys of these clients; raises UserError for another key than it began with.
+
+    clients: the folder of all clients' memories. No model is loaded.
+    """
+    for name in names:
+        own, folder = experiment.for_client(name), clients / name
+        settings = own.ownership
+        if settings is not None and own is not experiment:
+            pin(folder, owners.read(Path(settings.key).expanduser()))
+        elif (folder / FILE).exists():
+            log.warning(
+                "%s marked what it trained in earlier rounds of this run, and now has no ownership,"
+                " so that the mark fades: name its key again",
+                name,
+            )
+
+
+def pin_servers_key(experiment: Experiment, folder: Path) -> None:
+    """Bind a run in this folder to the server's key; raises UserError as `pin_keys` does."""
+    if experiment.ownership is not None:
+        pin(folder, owners.read(Path(experiment.ownership.key).expanduser()))
 
 
 def unsuited(experiment: Experiment, key: OwnershipKey) -> str:
