@@ -43,12 +43,12 @@ def check(
 
 def _show_acceptance(experiment: Experiment, silo: "settings.SiloSettings") -> None:
     """Print that a silo would accept the experiment; raises UserError if it would not."""
-    acceptance.refuse_unaccepted(experiment, silo)
+    remark = acceptance.refuse_unaccepted(experiment, silo)
     console.tell(
         f"{silo.name} would accept these settings; it checks its base model and its rows when a "
         "server sends them"
     )
-    if remark := acceptance.whole_model_remark(experiment, silo):
+    if remark:
         console.tell(f"note: {remark}", indent=6)
 
 
