@@ -12,6 +12,7 @@ from hanse.experiment.loading import load
 from hanse.experiment.model_hashes import model_hashes
 from hanse.learners.models.model_hash import hash_of
 from hanse.simulation import run as simulation
+from hanse.simulation.baselines import runs
 from samples import ROOT
 from stopping import ctrl_c
 
@@ -64,6 +65,17 @@ def test_a_stopped_run_does_not_go_on_with_another_model(
     [sentence] = done.err.strip().splitlines()
     assert f"the model {models[name]} had the hash {former} when {folder} was begun" in sentence
     assert f"have {hash_of(str(models[name]))} now; bring the former files back" in sentence
+
+
+def test_a_stopped_comparison_does_not_go_on_with_another_model(
+    experiment_file: Path, models: dict[str, Path], tmp_path: Path
+) -> None:
+    word = f"model.model_name_or_path={models['trained']}"
+    (tmp_path / "baselines").mkdir()
+    runs._begin(tmp_path / "baselines", load(experiment_file, [word]), [0])
+    changed(models["trained"])
+    with pytest.raises(UserError, match=f"the model {models['trained']} had the hash"):
+        runs.resume(tmp_path / "baselines")
 
 
 def test_a_run_with_unchanged_models_goes_on(hanse: Hanse, file: Path, tmp_path: Path) -> None:
