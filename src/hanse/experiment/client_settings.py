@@ -22,8 +22,8 @@ from hanse.registry import suggestion
 if TYPE_CHECKING:  # importing it imports torch
     from hanse.federation.interfaces.aggregator import Aggregator
 
-OVERRIDABLE = ("model", "adapter", "models", "data", "train", "compression", "links", "ownership")
-OF_THE_CLIENT_ALONE = ("links", "ownership")  # they change no shape of what is summed
+OF_THE_CLIENT_ALONE = ("links", "device", "ownership")  # they change no shape of what is summed
+OVERRIDABLE = ("model", "adapter", "models", "data", "train", "compression", *OF_THE_CLIENT_ALONE)
 # The settings of `data` that are the same for all: how rows are held out and divided.
 SHARED_DATA = ("test", "validation", "split_seed", "mask_history", "partition", "labels", "public")
 # A client's own settings of `data` that say where its rows lie, not which of them it trains on.

@@ -18,9 +18,10 @@ from hanse.errors import UserError
 from hanse.experiment import renaming
 from hanse.experiment.client_settings import check_clients
 from hanse.experiment.declared import check_declared
+from hanse.experiment.named_parts import build_parts
 from hanse.experiment.overrides import Change, override, parse_change
 from hanse.experiment.part_kinds import AT_SILOS, NAMED, changed_at, spec_name
-from hanse.experiment.schema import Experiment, build_parts
+from hanse.experiment.schema import Experiment
 from hanse.experiment.validation import SettingError, UnknownKeysError, explain
 from hanse.journal import claims, yaml_text
 from hanse.journal.yaml_text import Values

@@ -1,7 +1,5 @@
 """The experiment: all settings of a run, typed, and the parts that they name."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -10,6 +8,8 @@ from hanse.audit.ownership.settings import OwnershipSettings
 from hanse.errors import UserError
 from hanse.experiment import overrides
 from hanse.experiment.adapter_choice import AnyAdapter, resolved_adapter
+from hanse.experiment.devices import known
+from hanse.experiment.devices.settings import DeviceSettings
 from hanse.experiment.links import Links
 from hanse.experiment.named_model import NamedModel
 from hanse.experiment.part_kinds import (
@@ -35,8 +35,7 @@ from hanse.experiment.sections import (
     listed,
     written_out,
 )
-from hanse.experiment.validation import NAME, SettingError
-from hanse.journal.yaml_text import Place
+from hanse.experiment.validation import NAME
 from hanse.lazy_imports import lazy_imports
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.models.settings import BaseModelSettings
@@ -72,6 +71,8 @@ class Experiment(SettingsModel):
         partitioners key and natural_id, in the order of the column's values. none: silo-1, …
     attack: what hostile clients of a simulation send; none: all clients are honest.
     links: simulated links between the clients and the server; none: messages take no time.
+    devices: figures of simulated devices, by name; some are known without being written.
+    device: the simulated device that clients train on; none: training takes no simulated time.
     ownership: the mark that the server lays where it trains; none: no mark.
     clients: by a client's name, its own settings of those that `OVERRIDABLE` lists.
     participants: only these clients take part; absent clients still get their share of the rows.
@@ -101,6 +102,8 @@ class Experiment(SettingsModel):
     evaluation: Evaluation = Evaluation()
     deployment: Deployment = Deployment()
     links: Links | None = None
+    devices: dict[ClientName, DeviceSettings] = Field(default={})
+    device: str | None = None
     attack: Spec | None = None
     ownership: OwnershipSettings | None = None
     clients: dict[ClientName, dict[str, Any]] = Field(default={})
@@ -117,10 +120,15 @@ class Experiment(SettingsModel):
     def _read_one_tracker_as_list(cls, value: Any) -> Any:
         return listed(value)
 
-    @field_validator("privacy", "links", "attack", "ownership", mode="before")
+    @field_validator("privacy", "links", "device", "attack", "ownership", mode="before")
     @classmethod
     def _read_the_word_none(cls, value: Any) -> Any:
         return None if value == "none" else value
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _complete_known_devices(cls, value: Any) -> Any:
+        return known.completed(value)
 
     @field_validator("clients")
     @classmethod
@@ -136,6 +144,13 @@ class Experiment(SettingsModel):
                 "train has both max_steps and num_train_epochs; one of them measures a round: "
                 "set the other to null."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _device_is_known(self) -> "Experiment":
+        if self.device is not None:
+            known.find(self.device, self.devices)
+            known.refuse_two_seconds(self.device, self.links)
         return self
 
     @model_validator(mode="after")
@@ -191,6 +206,16 @@ class Experiment(SettingsModel):
         """True if messages take time in a simulation."""
         return bool(self.links or any("links" in over for over in self.clients.values()))
 
+    @property
+    def has_devices(self) -> bool:
+        """True if the training of some clients takes the simulated seconds of a device."""
+        return bool(self.device or any(over.get("device") for over in self.clients.values()))
+
+    @property
+    def is_timed(self) -> bool:
+        """True if a simulation has a clock of its own, for links or devices."""
+        return self.has_links or self.has_devices
+
     def for_client(self, name: str) -> "Experiment":
         """The experiment with the settings of one client."""
         if not (settings := self.clients.get(name)):
@@ -207,33 +232,6 @@ class Experiment(SettingsModel):
             if kind is not TASK:  # tasks stay as the user has written them
                 values = changed_at(values, kind.place, kind.resolved)
         return values
-
-
-def build_parts(experiment: Experiment) -> None:
-    """Check every named part by building it, all names first; raises SettingError for one."""
-    check_names(experiment)
-    for kind in NAMED:
-        with _at(kind.place):
-            build_all(kind, kind.specs(experiment))
-    with _at(TASK.place):
-        build_tasks(experiment)
-
-
-def check_names(experiment: Experiment) -> None:
-    """Raise SettingError for the first part that no file has; no part is imported."""
-    for kind in NAMED:
-        with _at(kind.place):
-            for spec in kind.specs(experiment):
-                kind.check_name(spec)
-
-
-@contextmanager
-def _at(place: Place) -> Iterator[None]:
-    """Add the place in the experiment to a mistake that is found in this block."""
-    try:
-        yield
-    except UserError as error:
-        raise SettingError(str(error), place) from None
 
 
 def build_algorithm(experiment: Experiment) -> "algorithm.Algorithm":

@@ -11,18 +11,23 @@ from hanse.experiment.schema import Experiment, build_algorithm
 from hanse.journal import yaml_text
 from hanse.registry import name_of
 
+SIMULATED = ("links", "devices", "device")  # settings that mean nothing between machines
+
 
 def job_text(experiment: Experiment) -> str:
     """The resolved experiment without the settings that concern the server alone.
 
-    Models that only the server uses are left out, and links, which only simulate. An adapter to
-    continue from lies in a folder of the server, so its settings are sent instead. Of a base model
-    that is sent, silos learn the folder's name alone; of a mark of the server, that there is one.
+    Models that only the server uses are left out, and links and devices, which only simulate. An
+    adapter to continue from lies in a folder of the server, so its settings are sent instead. Of a
+    base model that is sent, silos learn the folder's name alone; of a mark of the server, that
+    there is one.
     """
     values = experiment.resolved()
-    del values["links"], values["attack"]  # the server refuses to begin with an attack
+    for setting in SIMULATED:
+        del values[setting]
+    del values["attack"]  # the server refuses to begin with an attack
     values["clients"] = {
-        name: {key: value for key, value in over.items() if key != "links"}
+        name: {key: value for key, value in over.items() if key not in SIMULATED}
         for name, over in values["clients"].items()
     }
     if experiment.deployment.deliver_model:

@@ -110,6 +110,8 @@ def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watc
     folder, resources = watch.folder, Resources()
     if experiment.has_links:
         log.warning("links has no effect here: it simulates links, and those of silos are real")
+    if experiment.has_devices:
+        log.warning("device has no effect here: silos train on machines of their own")
     if (folder / "experiment.yaml").is_file():
         marks.pin_servers_key(experiment, folder)
         resources.compute_modes |= compute_modes_from_json(environment.follow(folder))

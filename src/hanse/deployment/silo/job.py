@@ -205,7 +205,7 @@ def _replaced(experiment: Experiment, kind: PartKind, specs: list[Spec]) -> Expe
 def _client_settings(name: str, offered: Experiment) -> dict[str, Any]:
     """The server's settings for this client, among those in which clients may differ."""
     settings = offered.clients.get(name, {})
-    allowed = {*OVERRIDABLE} - {"ownership"}  # the silo's own, and so is its key
+    allowed = {*OVERRIDABLE} - {"ownership", "device"}  # the silo's own: its key, its machine
     over = {key: value for key, value in settings.items() if key in allowed}
     for key in {*over} - {"adapter"}:  # which may be a name alone
         if not isinstance(over[key], dict):

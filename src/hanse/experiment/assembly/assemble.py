@@ -218,7 +218,7 @@ def _served_method(experiment: Experiment, only: Collection[str] | None) -> Meth
     """The method; raises UserError if this run cannot be served by it."""
     method = build_method(experiment)
     if not only:  # a silo is not told of the others
-        refuse_unserved(experiment, timed=only is not None or experiment.has_links)
+        refuse_unserved(experiment, timed=only is not None or experiment.is_timed)
         privacy.require(experiment, method)
     in_place.refuse_unfit(experiment)
     return method

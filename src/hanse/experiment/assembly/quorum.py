@@ -15,8 +15,8 @@ def promised(experiment: Experiment, clients: int) -> int:
 
 
 def simulated(experiment: Experiment) -> int:
-    """The quorum of a simulation, which keeps to `deployment.quorum` with links alone."""
-    return promised(experiment, len(experiment.participant_names)) if experiment.has_links else 1
+    """The quorum of a simulation, which keeps to `deployment.quorum` with a clock alone."""
+    return promised(experiment, len(experiment.participant_names)) if experiment.is_timed else 1
 
 
 def awaited(experiment: Experiment) -> int:

@@ -13,7 +13,8 @@ from hanse import atomic_files
 from hanse.errors import UserError
 from hanse.experiment import renaming
 from hanse.experiment.loading import default_name
-from hanse.experiment.schema import Experiment, check_names
+from hanse.experiment.named_parts import check_names
+from hanse.experiment.schema import Experiment
 from hanse.experiment.validation import explain
 from hanse.journal import yaml_text
 from hanse.planning.conversion.draft import Draft

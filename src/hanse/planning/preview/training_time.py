@@ -73,7 +73,7 @@ def _sizes(client: SimulatedClient) -> tuple[int, int]:
 def _settings(experiment: Experiment) -> str:
     """The settings that the time of a client's step may depend on, as text."""
     settings = experiment.resolved()
-    for section in ("clients", "participants", "compression", "data", "links"):
+    for section in ("clients", "participants", "compression", "data", "links", "device"):
         del settings[section]
     return json.dumps(settings)
 

@@ -197,6 +197,7 @@ def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) 
     for over in clients.values():
         over.pop("compression", None)
         over.pop("links", None)
+        over.pop("device", None)
         if "models" in over:
             over["models"] = {n: own for n, own in over["models"].items() if n in models}
     if client in clients:
@@ -210,6 +211,7 @@ def _plain(values: dict[str, Any], train: TrainingSettings, client: str | None) 
         "compression": {},
         "privacy": None,
         "links": None,
+        "device": None,
         "attack": None,
         "train": asdict(train),
         "clients": clients,
