@@ -46,7 +46,7 @@ def _added(_: Any, left: Any, right: Any, *__: Any, **___: Any) -> int:
     return int(2 * math.prod(left) * right[-1])
 
 
-def _rules() -> dict[Any, Any]:
+def rules() -> dict[Any, Any]:
     """Rules for operators that torch's counter does not know.
 
     For attention, it has no rules for CPUs, and before torch 2.13 its rules for GPUs fail where
@@ -102,7 +102,7 @@ def per_token(learner: Learner, objective: Objective, examples: Sequence[Any]) -
     sizes = lengths(examples)
     median = sorted(range(len(sizes)), key=sizes.__getitem__)[len(sizes) // 2]
     batch = learner.batch(rolled_out(objective, learner, [examples[median]], seed=0))
-    counter = FlopCounterMode(display=False, custom_mapping=_rules())
+    counter = FlopCounterMode(display=False, custom_mapping=rules())
     try:
         with torch.random.fork_rng(), counter:
             loss = objective.loss(learner, batch)

@@ -6,11 +6,14 @@ simulated: each client's link is its own, connections are open, and the server a
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from hanse.experiment.assembly.assemble import Simulation
+from hanse.experiment.devices import known
+from hanse.experiment.schema import Experiment
 from hanse.journal.records import Journey
+from hanse.simulation.client_devices import ClientDevice
 
 SEGMENT = 1460  # bytes of a message in one packet: 1,500 of Ethernet less the headers of TCP and IP
 
@@ -74,22 +77,43 @@ class Link:
 
 
 def links(simulation: Simulation) -> dict[str, Link]:
-    """The link of each client; empty without the setting `links`."""
+    """The link of each client; empty without the settings `links` and `device`.
+
+    Rates that `links` leaves open are those of the client's device.
+    """
     experiment = simulation.experiment
-    if not experiment.has_links:
+    if not experiment.is_timed:
         return {}
     places = {name: place for place, name in enumerate(experiment.client_names)}
-    settings = {name: client.experiment.links for name, client in simulation.clients.items()}
     return {
-        name: Link(**own.at(places.get(name, 0))) if own else Link()  # type: ignore[arg-type]
-        for name, own in settings.items()
+        name: _link(client.experiment, places.get(name, 0))
+        for name, client in simulation.clients.items()
     }
 
 
-def training_seconds(simulation: Simulation, links: Mapping[str, Link]) -> dict[str, float]:
-    """The simulated seconds in which each client trains in one round."""
+def _link(settings: Experiment, place: int) -> Link:
+    """The link of a client at this place in the order of the clients."""
+    link = Link(**settings.links.at(place)) if settings.links else Link()  # type: ignore[arg-type]
+    if settings.device is None:
+        return link
+    device = known.find(settings.device, settings.devices)
+    up = device.up_mbps if link.up_mbps is None else link.up_mbps
+    down = device.down_mbps if link.down_mbps is None else link.down_mbps
+    return replace(link, up_mbps=up, down_mbps=down)
+
+
+def training_seconds(
+    simulation: Simulation, links: Mapping[str, Link], devices: Mapping[str, ClientDevice]
+) -> dict[str, float]:
+    """The simulated seconds in which each client trains in one round.
+
+    devices: of the clients that have one; the steps of the others take links.seconds_per_step.
+    """
     seconds = {}
     for name, link in links.items():
+        if name in devices:
+            seconds[name] = devices[name].seconds
+            continue
         client = simulation.clients[name]
         steps = client.experiment.train.steps(client.learner.row_count("train"))
         seconds[name] = steps * link.seconds_per_step

@@ -20,6 +20,7 @@ from hanse.federation.messages import ClientProfile
 from hanse.journal.ledger import Ledger
 from hanse.randomness import RoundContext
 from hanse.simulation.attacked_clients import attacked
+from hanse.simulation.client_devices import client_devices
 from hanse.simulation.in_process import in_process
 from hanse.simulation.link import Link, links, training_seconds
 from hanse.tensors.serialization import Content
@@ -123,5 +124,5 @@ def clients_of(simulation: Simulation, folder: Path) -> Transport:
     by_name = links(simulation)
     if not by_name:
         return clients
-    training = training_seconds(simulation, by_name)
+    training = training_seconds(simulation, by_name, client_devices(simulation))
     return LinkedClients(clients, by_name, training, simulation.experiment.seed)

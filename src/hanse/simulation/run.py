@@ -26,14 +26,14 @@ from hanse.learners import flops
 from hanse.learners.models.precision import compute_modes_from_json
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
-from hanse.simulation import own_models
+from hanse.simulation import client_devices, own_models
 from hanse.simulation.clients_per_pass import decided
 from hanse.simulation.linked_clients import clients_of
 
 log = logging.getLogger(__name__)
 
 # Settings that folders of earlier versions lack; their defaults are what those versions did.
-ADDED = {"attack", "compression", "links", "models", "privacy"}
+ADDED = {"attack", "compression", "device", "devices", "links", "models", "privacy"}
 
 
 def run(
@@ -46,7 +46,7 @@ def run(
     """
     refuse_missing(build_trackers(experiment))
     with reserved(experiment.output_dir, experiment.name) as claim:  # before the model is loaded
-        simulation = decided(simulate(experiment, resources))
+        simulation = client_devices.decided(decided(simulate(experiment, resources)))
         resolved = simulation.experiment.resolved()
         resolved["data"]["labels"] = simulation.dataset.labels  # found in the rows
         speed = _measured_speed(simulation)

@@ -22,7 +22,7 @@ with lazy_imports():
     from hanse.deployment import acceptance
     from hanse.deployment.silo import settings
     from hanse.experiment.assembly import federated_dataset
-    from hanse.planning.preview import estimate
+    from hanse.planning.preview import device_text, estimate
 
 
 SiloFile = Annotated[
@@ -73,6 +73,7 @@ def _show_preview(experiment: Experiment) -> None:
         console.tell(f"{'' if place else 'aggregator':10} {phrase}", indent=11)
     _show_traffic(preview)
     _show_links(preview)
+    _show_devices(preview)
     memory = f"{preview.memory / 1e9:.1f} GB of memory ({preview.available / 1e9:.1f} GB available)"
     public = " without training on public rows" if experiment.data.public else ""
     console.tell(f"the run    about {preview.seconds:,.0f} s{public}, {memory}", indent=11)
@@ -142,6 +143,16 @@ def _show_links(preview: "estimate.Preview") -> None:
         few = links.usable < links.required
         left = f", and {links.usable} of {links.required} updates are too few" if few else ""
         console.tell(f"           {late} the deadline of {links.deadline:g} s{left}", indent=11)
+
+
+def _show_devices(preview: "estimate.Preview") -> None:
+    """Print the simulated devices, with their seconds of a round and their memory."""
+    for use in preview.devices:
+        for place, line in enumerate(device_text.lines(use)):
+            console.tell(f"{'' if place else 'device':10} {line}", indent=11)
+    if preview.devices and (idle := preview.clients - sum(len(u.clients) for u in preview.devices)):
+        rest = "1 client has" if idle == 1 else f"{idle} clients have"
+        console.tell(f"           {rest} no device: only links.seconds_per_step counts", indent=11)
 
 
 def _show_transforms(experiment: Experiment, preview: "estimate.Preview") -> None:

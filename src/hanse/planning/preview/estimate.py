@@ -25,6 +25,7 @@ from hanse.learners.models.sendable_files import sendable_files
 from hanse.observability.memory import available_memory, peak_memory
 from hanse.planning.preview import data_formats, row_lengths
 from hanse.planning.preview.client_kinds import ClientKind, client_kinds
+from hanse.planning.preview.device_use import DeviceUse, device_use
 from hanse.planning.preview.link_seconds import LinkSeconds, link_seconds
 from hanse.planning.preview.named_models import NamedModelFigures, named_models
 from hanse.planning.preview.replay_time import replay_seconds
@@ -38,6 +39,7 @@ from hanse.planning.preview.traffic import (
     typical,
 )
 from hanse.planning.preview.training_time import probe_clients, training_seconds
+from hanse.simulation.client_devices import client_devices, decided
 from hanse.simulation.in_process import in_process
 
 
@@ -62,7 +64,8 @@ class Preview:
     clients_a_round: int
     terms: tuple[str, ...]  # the aggregator's, as phrases
     account: PrivacyRecord | None  # of all rounds; None if no mechanism promises anything
-    links: LinkSeconds | None  # of a round, if links are simulated
+    links: LinkSeconds | None  # of a round, if links or devices are simulated
+    devices: list[DeviceUse]  # those that are simulated, with their clients
     seconds: float  # of the whole run, after the model is loaded
     memory: int  # bytes at the peak
     available: int  # bytes that this process might have used
@@ -72,7 +75,7 @@ def preview(experiment: Experiment) -> Preview:
     """Load everything, train a few steps and score a few rows in a folder that is then removed."""
     refuse_missing(build_trackers(experiment))
     available = peak_memory() + available_memory()
-    simulation = simulate(experiment)
+    simulation = decided(simulate(experiment))
     with tempfile.TemporaryDirectory(prefix="hanse-check-") as folder:
         journal = Journal(Path(folder))
         try:
@@ -97,6 +100,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
         exchange.server_state.holding.update(profiles)
     training = training_seconds(simulation, probes, settings.rounds * len(sampled) / len(profiles))
     training += replay_seconds(simulation, exchange, len(sampled))
+    devices = client_devices(simulation)
     updates = {name: probe.update for name, probe in probes.items()}
     begin = time.perf_counter()
     traffic = round_traffic(simulation, typical(exchange), updates, sampled, memories)
@@ -119,7 +123,8 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
         clients_a_round=len(sampled),
         terms=run.method.describe(len(sampled)),
         account=planned_account(settings, run.method, simulation.profiles),
-        links=link_seconds(simulation, traffic, sampled),
+        links=link_seconds(simulation, traffic, sampled, devices),
+        devices=device_use(simulation, devices),
         seconds=training + settings.rounds * phases + scoring_seconds(simulation, run),
         memory=peak_memory(),
         available=available,
@@ -138,5 +143,5 @@ def _sampled(
     settings: Experiment, run: Run, profiles: Mapping[str, ClientProfile]
 ) -> dict[str, ClientProfile]:
     """The clients that the first round asks; behind links they are over-selected."""
-    ratio = settings.deployment.over_selection if settings.has_links else 1.0
+    ratio = settings.deployment.over_selection if settings.is_timed else 1.0
     return sample(profiles, fraction_asked(settings.fraction_train, ratio), run.context(1))

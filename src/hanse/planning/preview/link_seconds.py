@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hanse.experiment.assembly.assemble import Simulation
 from hanse.federation.client_sampling import taking_part
 from hanse.planning.preview.traffic import Phases
+from hanse.simulation.client_devices import ClientDevice
 from hanse.simulation.link import Link, links, training_seconds
 
 
@@ -27,16 +28,21 @@ class LinkSeconds:
 
 
 def link_seconds(
-    simulation: Simulation, traffic: Phases, asked: Collection[str]
+    simulation: Simulation,
+    traffic: Phases,
+    asked: Collection[str],
+    devices: Mapping[str, ClientDevice],
 ) -> LinkSeconds | None:
-    """The seconds of the first round; None without links.
+    """The seconds of the first round; None without links and devices.
 
-    asked: the clients of that round. Losses count as many bytes as on average.
+    asked: the clients of that round. devices: of the clients that have one. Losses
+    count as many bytes as on average.
     """
     by_name = links(simulation)
     if not by_name:
         return None
-    experiment, training = simulation.experiment, training_seconds(simulation, by_name)
+    experiment = simulation.experiment
+    training = training_seconds(simulation, by_name, devices)
     deadline = experiment.deployment.deadline
     clients = len(experiment.participant_names)
     awaited = taking_part(clients, experiment.fraction_train)
