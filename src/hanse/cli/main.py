@@ -33,6 +33,7 @@ WATCHED = (
     "export",
     "baselines",
     "emulator",
+    "profile",
     "server",
 )
 PLAIN = (
