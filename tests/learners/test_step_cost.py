@@ -24,6 +24,12 @@ def test_a_product_has_its_operations_bytes_and_operators() -> None:
     assert layer.weight.grad is None
 
 
+def test_without_gradients_a_step_is_two_forward_passes() -> None:
+    _, loss = _layer()
+    cost = step_cost.count(loss, [], tokens=16)
+    assert cost.backward == cost.forward and cost.optimizer.bytes == 0
+
+
 def test_a_scaled_step() -> None:
     layer, loss = _layer()
     cost = step_cost.count(loss, [layer.weight], tokens=16).of(tokens=32)
@@ -32,7 +38,7 @@ def test_a_scaled_step() -> None:
 
 def test_the_seconds_of_passes_are_measured() -> None:
     layer, loss = _layer()
-    forward, backward = step_cost.seconds(loss, [layer.weight], torch.device("cpu"), 2)
+    forward, backward = step_cost.seconds(loss, [layer.weight], torch.device("cpu"))
     assert 0 < forward < 1 and 0 < backward < 1 and layer.weight.grad is None
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from folders import finished, record, run_folder
 from hanse.cli import summary
-from hanse.journal.records import ClientRecord, Journey
+from hanse.journal.journey import Journey
+from hanse.journal.records import ClientRecord
 from hanse.journal.run_folder import read_ledger, read_rounds
 from hanse.reports.comparison.comparison import compare
 from hanse.reports.comparison.page import table

@@ -24,12 +24,13 @@ WORDS = [DEVICES, "device=raspberry-pi-5", "clients={silo-2: {device: slow}}"]
 
 
 def test_the_ledger_has_the_seconds_of_the_devices(experiment_file: Path) -> None:
-    words = [*WORDS, "rounds=1", "clients_per_pass=off"]
+    clients = "clients={silo-2: {device: slow}, silo-3: {device: t4}}"
+    words = [*WORDS[:2], clients, "rounds=1", "clients_per_pass=off"]
     experiment = load(experiment_file, words)
     predicted = estimate.preview(experiment)
     assert predicted.links is not None and predicted.links.slowest == "silo-2"
     uses = {use.device: use for use in predicted.devices}
-    assert uses["slow"].clients == ("silo-2",) and len(uses["raspberry-pi-5"].clients) == 2
+    assert uses["slow"].clients == ("silo-2",) and len(uses) == 3
     folder = simulation.run(experiment)
     assert run_folder.read_rounds(folder)[1].simulated_seconds["train"] == pytest.approx(
         predicted.links.seconds
@@ -38,11 +39,14 @@ def test_the_ledger_has_the_seconds_of_the_devices(experiment_file: Path) -> Non
         journey = record.simulated
         assert journey is not None
         if record.kind != "train":
-            assert journey.training == 0
+            assert journey.training == 0 and journey.joules is None
             continue
-        use = uses["slow" if record.client == "silo-2" else "raspberry-pi-5"]
-        assert use.least <= journey.training <= use.most
-        if record.client != "silo-2":  # of Gigabit Ethernet
+        [use] = [use for use in uses.values() if record.client in use.clients]
+        assert journey.training == pytest.approx(use.least) and use.least == use.most
+        known = use.device == "t4"  # the others have no published watts
+        assert (journey.joules == pytest.approx(70 * journey.training)) if known else True
+        assert (journey.joules is not None) == known
+        if use.device == "raspberry-pi-5":  # of Gigabit Ethernet
             assert journey.up == pytest.approx(8 * record.up / 1e9)
 
 
@@ -97,4 +101,5 @@ def test_check_names_devices_memory_and_what_is_not_known(
     assert "silo-1 trains on tiny" in text and "silo-2 trains on t4" in text
     assert "such a device could not train this" in text
     assert "not known of tiny: bandwidth_gb_s (its seconds are those of operations alone)" in text
-    assert "1 client has no device" in text and "J of t4 in a round" in text
+    assert "1 client has no device, and steps of links.seconds_per_step" in text
+    assert "J of t4 in a round" in text

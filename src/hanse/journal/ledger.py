@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from hanse.journal.records import MOST_ROUND, ClientRecord, Journey, Traffic
+from hanse.journal.journey import Journey
+from hanse.journal.records import MOST_ROUND, ClientRecord, Traffic
 from hanse.observability.requests import SIMULATED, request_id
 from hanse.tensors.serialization import Numbers
 

@@ -4,11 +4,12 @@
 """
 
 import math
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
+from hanse.journal.journey import Amount, Journey, Size
 from hanse.observability.paired_timing import Measurement
 
 ROUNDS = "metrics.jsonl"  # one RoundRecord a line
@@ -19,8 +20,6 @@ DIVISION = "division.json"  # a DivisionRecord
 ENVIRONMENT = "machine.json"  # an EnvironmentRecord
 
 Metrics = dict[str, float]
-Amount = Annotated[float, Field(ge=0, le=1e30)]  # a measured quantity; a score may be any number
-Size = Annotated[int, Field(ge=0, le=10**18)]  # bytes
 MOST_ROUND = 10**9
 RoundNumber = Annotated[int, Field(ge=0, le=MOST_ROUND)]
 Timestamp = Annotated[float, Field(ge=0, le=1e11)]  # seconds since 1970
@@ -37,29 +36,6 @@ class Traffic:
     def total(self) -> int:
         """Bytes in both directions."""
         return self.down + self.up
-
-
-@dataclass(frozen=True)
-class Journey:
-    """Simulated seconds of a request over a client's link, of the work on it, and of the reply.
-
-    down, up: seconds of the request and of the reply on their way. training: seconds between them.
-    resent_down, resent_up: bytes that were lost on the way, and sent again.
-    """
-
-    down: Amount = 0.0
-    training: Amount = 0.0
-    up: Amount = 0.0
-    resent_down: Size = 0
-    resent_up: Size = 0
-
-    @property
-    def seconds(self) -> float:
-        """The seconds from the sending of the request to the arrival of the reply."""
-        return self.down + self.training + self.up
-
-    def __add__(self, other: "Journey") -> "Journey":
-        return Journey(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,8 @@ from hanse.learners import flops
 from hanse.learners.training.rollouts import rolled_out
 
 Loss = Callable[[], Tensor]
-REPEATS = 3
+REPEATS = 3  # timed passes at least
+MOST, BUDGET = 20, 0.5  # passes at most, and seconds after which no further one begins
 STATE = 28  # bytes for each number of AdamW in float32: p, g, m and v read; p, m and v written
 
 
@@ -92,7 +93,8 @@ def _is_view(func: Any) -> bool:
 def count(loss: Loss, parameters: Sequence[Tensor], tokens: float) -> StepCost:
     """The cost of a step, from one forward and one backward pass; gradients stay as they are.
 
-    loss: computes the loss of a batch of so many tokens. parameters: those that are trained.
+    loss: computes the loss of a batch of so many tokens. parameters: those that are trained;
+    without any, a step is two forward passes.
     """
     counter, moved = FlopCounterMode(display=False, custom_mapping=flops.rules()), _Moved()
 
@@ -102,7 +104,7 @@ def count(loss: Loss, parameters: Sequence[Tensor], tokens: float) -> StepCost:
     with torch.random.fork_rng(), counter, moved:
         value = loss()
         forward = so_far()
-        torch.autograd.grad(value, list(parameters), allow_unused=True)
+        _second(loss, value, parameters)
         both = so_far()
     trained = sum(p.numel() for p in parameters)
     backward = PassCost(
@@ -113,14 +115,23 @@ def count(loss: Loss, parameters: Sequence[Tensor], tokens: float) -> StepCost:
     return StepCost(forward, backward, PassCost(0.0, STATE * trained, len(parameters)), tokens)
 
 
-def seconds(
-    loss: Loss, parameters: Sequence[Tensor], device: torch.device, repeats: int = REPEATS
-) -> tuple[float, float]:
+def _second(loss: Loss, value: Tensor, parameters: Sequence[Tensor]) -> None:
+    """The second pass of a step: backward, or forward again if there are no gradients."""
+    if parameters:
+        torch.autograd.grad(value, list(parameters), allow_unused=True)
+    else:
+        loss()
+
+
+def seconds(loss: Loss, parameters: Sequence[Tensor], device: torch.device) -> tuple[float, float]:
     """The seconds of a forward and of a backward pass on this machine, the fastest of some each.
 
     One pass before them is not timed. The fastest counts, since other programs disturb the others.
     """
-    timed = [_timed(loss, parameters, device) for _ in range(repeats + 1)][1:]
+    _timed(loss, parameters, device)
+    timed, start = [], time.perf_counter()
+    while len(timed) < REPEATS or (len(timed) < MOST and time.perf_counter() - start < BUDGET):
+        timed.append(_timed(loss, parameters, device))
     return min(forward for forward, _ in timed), min(backward for _, backward in timed)
 
 
@@ -129,7 +140,7 @@ def _timed(loss: Loss, parameters: Sequence[Tensor], device: torch.device) -> tu
         start = _now(device)
         value = loss()
         middle = _now(device)
-        torch.autograd.grad(value, list(parameters), allow_unused=True)
+        _second(loss, value, parameters)
         return middle - start, _now(device) - middle
 
 

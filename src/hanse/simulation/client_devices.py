@@ -1,4 +1,4 @@
-"""The simulated devices of clients: their seconds of training, and what they lack."""
+"""The simulated devices of clients, and their seconds of training."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -84,17 +84,15 @@ def _with_measured(device: DeviceSettings, mfu: float, overhead: float) -> Devic
 
 def measured(client: SimulatedClient) -> tuple[float, float]:
     """(mfu, seconds of each operator) of this machine, from passes on the client's own rows."""
-    learner = client.learner
-    device = learner.backbone.device
+    backbone = client.learner.backbone
+    device = backbone.device
     passes = []
     for rows in ROWS:
-        loss, parameters, tokens = step_cost.typical(
-            learner, learner.objective, learner.examples("train"), rows
-        )
-        cost = step_cost.count(loss, parameters, tokens)
+        cost = _counted(client, rows)
+        loss, parameters, _ = _typical(client, rows)
         forward, backward = step_cost.seconds(loss, parameters, device)
         passes += [Measured(cost.forward, forward), Measured(cost.backward, backward)]
-    dtype = torch.bfloat16 if learner.backbone.bf16 else torch.float32
+    dtype = torch.bfloat16 if backbone.bf16 else torch.float32
     return fitted(passes, flops.peak(device, dtype))
 
 
@@ -132,13 +130,19 @@ def _client_device(
 
 def _counted(client: SimulatedClient, rows: int) -> StepCost:
     """The cost of a step on one batch of typical rows."""
-    learner = client.learner
-    examples = learner.examples("train")
     try:
-        return step_cost.count(*step_cost.typical(learner, learner.objective, examples, rows))
+        return step_cost.count(*_typical(client, rows))
     except (RuntimeError, AssertionError) as error:  # an operator that cannot be counted
         raise UserError(
-            f"the operations of a training step of {learner.backbone.name} cannot be counted "
-            f"({error!s:.200}), so a simulated device has no seconds; leave device out, and set "
-            "links.seconds_per_step."
+            f"the operations of a training step of {client.learner.backbone.name} cannot "
+            f"be counted ({error!s:.200}), so a simulated device has no seconds; leave device "
+            "out, and set links.seconds_per_step."
         ) from None
+
+
+def _typical(
+    client: SimulatedClient, rows: int
+) -> tuple[step_cost.Loss, list[torch.Tensor], float]:
+    """(loss, trained parameters, tokens) of a batch of so many of the client's typical rows."""
+    learner = client.learner
+    return step_cost.typical(learner, learner.objective, client.examples["train"], rows)

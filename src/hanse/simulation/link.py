@@ -12,7 +12,7 @@ from random import Random
 from hanse.experiment.assembly.assemble import Simulation
 from hanse.experiment.devices import known
 from hanse.experiment.schema import Experiment
-from hanse.journal.records import Journey
+from hanse.journal.journey import Journey
 from hanse.simulation.client_devices import ClientDevice
 
 SEGMENT = 1460  # bytes of a message in one packet: 1,500 of Ethernet less the headers of TCP and IP

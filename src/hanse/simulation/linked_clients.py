@@ -9,7 +9,7 @@ late replies.
 import heapq
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -52,15 +52,21 @@ class LinkedClients(Transport):
     """Clients behind simulated links.
 
     inner: the clients, which answer at once. links: by client. training: simulated seconds in which
-    each client trains in a round.
+    each client trains in a round. joules: that this takes on the clients' devices, where known.
     """
 
     remote, timed = False, True
 
     def __init__(
-        self, inner: Transport, links: Mapping[str, Link], training: Mapping[str, float], seed: int
+        self,
+        inner: Transport,
+        links: Mapping[str, Link],
+        training: Mapping[str, float],
+        seed: int,
+        joules: Mapping[str, float] | None = None,
     ) -> None:
         self._inner, self._links, self._training, self._seed = inner, links, training, seed
+        self._joules = joules or {}
         self._exchanges: list[_Exchange] = []  # each began during the one before it
 
     def profiles(self) -> list[ClientProfile]:
@@ -105,6 +111,8 @@ class LinkedClients(Transport):
             self._training[client] if exchange.kind == "train" else 0.0,
             self._draw(exchange, client),
         )
+        if exchange.kind == "train":
+            journey = replace(journey, joules=self._joules.get(client))
         exchange.ledger.travelled(client, exchange.kind, journey)
         exchange.replies[client] = exchange.spool.keep(message)
         arrival = sent + journey.seconds, exchange.answered, client, len(message)
@@ -124,5 +132,7 @@ def clients_of(simulation: Simulation, folder: Path) -> Transport:
     by_name = links(simulation)
     if not by_name:
         return clients
-    training = training_seconds(simulation, by_name, client_devices(simulation))
-    return LinkedClients(clients, by_name, training, simulation.experiment.seed)
+    devices = client_devices(simulation)
+    training = training_seconds(simulation, by_name, devices)
+    joules = {n: own.joules for n, own in devices.items() if own.joules is not None}
+    return LinkedClients(clients, by_name, training, simulation.experiment.seed, joules)

@@ -13,6 +13,7 @@ from hanse.experiment.devices import known, published
 from hanse.experiment.devices.settings import DeviceSettings
 from hanse.experiment.schema import Experiment
 from hanse.simulation.baselines.variants import variants
+from samples import ROOT
 
 
 def experiment(**settings: Any) -> Experiment:
@@ -26,6 +27,16 @@ def test_each_published_figure_has_a_source_and_a_setting(name: str) -> None:
         assert getattr(device, setting) == figure and len(source) > 10
         assert setting in device.source
     assert device.mfu is None and device.operator_us is None, "they are measured, not published"
+
+
+def test_the_guide_lists_the_published_figures() -> None:
+    page = (ROOT / "docs" / "edge-study.md").read_text(encoding="utf-8")
+    rows = {line.split("`")[1]: line for line in page.splitlines() if line.startswith("| `")}
+    assert rows.keys() == published.PUBLISHED.keys()
+    for name, row in rows.items():
+        for setting in ("fp32_tflops", "bf16_tflops", "memory_gb", "bandwidth_gb_s", "watts"):
+            figure = published.figures(name).get(setting)
+            assert figure is None or f"{figure:g}" in row, f"{name}: {setting}"
 
 
 def test_figures_of_datasheets() -> None:

@@ -152,7 +152,8 @@ def _show_devices(preview: "estimate.Preview") -> None:
             console.tell(f"{'' if place else 'device':10} {line}", indent=11)
     if preview.devices and (idle := preview.clients - sum(len(u.clients) for u in preview.devices)):
         rest = "1 client has" if idle == 1 else f"{idle} clients have"
-        console.tell(f"           {rest} no device: only links.seconds_per_step counts", indent=11)
+        steps = "no device, and steps of links.seconds_per_step"
+        console.tell(f"           {rest} {steps}", indent=11)
 
 
 def _show_transforms(experiment: Experiment, preview: "estimate.Preview") -> None:

@@ -13,7 +13,7 @@ from hanse.observability import power
 from hanse.observability.memory import peak_memory
 from hanse.planning.edge_study.records import Passes
 
-REPEATS = 3  # timed steps of a batch size, of which the fastest counts
+REPEATS = 5  # timed steps of the optimizer, of which the fastest counts
 SECONDS = 0.5  # of steps during which energy is read; shorter ones are below the counter's grain
 
 
@@ -39,7 +39,7 @@ def measured_step(model: RandomModel, rows: int, length: int) -> MeasuredStep:
     optimizer = AdamW(model.trained, fused=device.type == "cpu")
     cost = step_cost.count(loss, model.trained, tokens)
     kept = step_cost.saved_bytes(loss, model.weights)
-    forward, backward = step_cost.seconds(loss, model.trained, device, REPEATS)
+    forward, backward = step_cost.seconds(loss, model.trained, device)
     update = min(_optimizer_seconds(model, optimizer) for _ in range(REPEATS + 1))
     seconds = Passes(forward, backward, update)
     joules = _joules(model, loss, optimizer, seconds)

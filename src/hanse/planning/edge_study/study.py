@@ -15,7 +15,7 @@ import torch
 from hanse.errors import UserError
 from hanse.experiment.devices import known, published
 from hanse.experiment.devices.settings import DeviceSettings
-from hanse.journal.records import Journey
+from hanse.journal.journey import Journey
 from hanse.learners import flops
 from hanse.learners.models.random_models import build
 from hanse.observability import power, processor

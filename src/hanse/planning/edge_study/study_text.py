@@ -16,7 +16,8 @@ def lines(study: EdgeStudy) -> Iterator[str]:
     )
     yield (
         f"this machine: {formatting.count(study.peak, 'FLOP/s')} in float32 products and "
-        f"{formatting.bytes_(study.bandwidth)}/s, measured on {study.threads} threads"
+        f"{formatting.bytes_(study.bandwidth)}/s, measured with "
+        f"{study.threads} of torch's threads"
     )
     if study.busy is not None and study.busy >= 0.1:
         yield f"other programs kept {study.busy:.1f} cores busy meanwhile: seconds are too long"
@@ -39,7 +40,7 @@ def lines(study: EdgeStudy) -> Iterator[str]:
 
 
 BATCH = (
-    *("rows", "forward", "backward", "optimizer", "step", "model", "tokens/s"),
+    *("rows", "forward", "backward", "optimizer", "step", "by model", "tokens/s"),
     *("FLOP", "MFU", "memory", "energy"),
 )
 DEVICE = ("device", "rows", "forward", "backward", "optimizer", "step", "memory", "energy")

@@ -1,0 +1,36 @@
+"""The record of a request's way over a simulated link, and the bounds of measured quantities."""
+
+from dataclasses import astuple, dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+Amount = Annotated[float, Field(ge=0, le=1e30)]  # a measured quantity; a score may be any number
+Size = Annotated[int, Field(ge=0, le=10**18)]  # bytes
+
+
+@dataclass(frozen=True)
+class Journey:
+    """Simulated seconds of a request over a client's link, of the work on it, and of the reply.
+
+    down, up: seconds of the request and of the reply on their way. training: seconds between them.
+    resent_down, resent_up: bytes that were lost on the way, and sent again.
+    joules: of the training on a simulated device; None: not known.
+    """
+
+    down: Amount = 0.0
+    training: Amount = 0.0
+    up: Amount = 0.0
+    resent_down: Size = 0
+    resent_up: Size = 0
+    joules: Amount | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The seconds from the sending of the request to the arrival of the reply."""
+        return self.down + self.training + self.up
+
+    def __add__(self, other: "Journey") -> "Journey":
+        known = [own for own in (self.joules, other.joules) if own is not None]
+        sums = map(sum, zip(astuple(self)[:-1], astuple(other)[:-1], strict=True))
+        return Journey(*sums, sum(known) if known else None)
