@@ -55,7 +55,12 @@ def main() -> None:
         for family in sorted({row["cell"][0] for row in held_out})
     }
     error = fmean(row["error"] for row in held_out)
-    values = {"peak": peak, "bandwidth": rate, "mfu": mfu, "operator_us": 1e6 * overhead}
+    values: dict[str, Any] = {
+        "peak": peak,
+        "bandwidth": rate,
+        "mfu": mfu,
+        "operator_us": 1e6 * overhead,
+    }
     values |= {"busy_cores": processor.other_work(before), "fitted_to": seen, "target": TARGET}
     print(f"mean error {100 * error:.1f} % of {len(held_out)} cells, target {100 * TARGET:.0f} %")
     print(keep("edge", {**values, "error": error, "errors": errors, "cells": cells}))
@@ -105,8 +110,10 @@ def _row(model: build.RandomModel, cell: Cell) -> dict[str, Any]:
 
 def _cost(row: dict[str, Any]) -> StepCost:
     cost = row["cost"]
-    passes = (PassCost(**cost[name]) for name in ("forward", "backward", "optimizer"))
-    return StepCost(*passes, tokens=cost["tokens"])
+    forward, backward, optimizer = (
+        PassCost(**cost[name]) for name in ("forward", "backward", "optimizer")
+    )
+    return StepCost(forward, backward, optimizer, cost["tokens"])
 
 
 def _passes(row: dict[str, Any]) -> Iterator[Measured]:

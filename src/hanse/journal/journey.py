@@ -1,6 +1,6 @@
 """The record of a request's way over a simulated link, and the bounds of measured quantities."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
@@ -32,5 +32,11 @@ class Journey:
 
     def __add__(self, other: "Journey") -> "Journey":
         known = [own for own in (self.joules, other.joules) if own is not None]
-        sums = map(sum, zip(astuple(self)[:-1], astuple(other)[:-1], strict=True))
-        return Journey(*sums, sum(known) if known else None)
+        return Journey(
+            self.down + other.down,
+            self.training + other.training,
+            self.up + other.up,
+            self.resent_down + other.resent_down,
+            self.resent_up + other.resent_up,
+            sum(known) if known else None,
+        )

@@ -129,7 +129,8 @@ def seconds(loss: Loss, parameters: Sequence[Tensor], device: torch.device) -> t
     One pass before them is not timed. The fastest counts, since other programs disturb the others.
     """
     _timed(loss, parameters, device)
-    timed, start = [], time.perf_counter()
+    timed: list[tuple[float, float]] = []
+    start = time.perf_counter()
     while len(timed) < REPEATS or (len(timed) < MOST and time.perf_counter() - start < BUDGET):
         timed.append(_timed(loss, parameters, device))
     return min(forward for forward, _ in timed), min(backward for _, backward in timed)

@@ -95,4 +95,4 @@ def training_memory(client: SimulatedClient) -> float:
     added = {id(p) for attached in backbone.adapters.values() for p in attached.every}
     base = sum(p.numel() * p.element_size() for p in weights if id(p) not in added)
     adapter = sum(p.numel() * (p.element_size() + TRAINED) for p in trained)
-    return base + adapter + kept * (PEAK_BF16 if backbone.bf16 else PEAK)
+    return float(base + adapter + kept * (PEAK_BF16 if backbone.bf16 else PEAK))

@@ -109,7 +109,7 @@ def build(name: str, config: Any, rank: int, device: torch.device) -> RandomMode
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         task = "SEQ_2_SEQ_LM" if config.is_encoder_decoder else "CAUSAL_LM"
-        adapted, attached = inject.attach(model, Lora(r=rank), 0, task)  # type: ignore[call-arg]
+        adapted, attached = inject.attach(model, Lora(r=rank), 0, task)
     attached.set_gradients()
     return RandomModel(name, adapted, list(attached.parameters.values()))
 
