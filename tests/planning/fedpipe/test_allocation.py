@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -43,6 +44,23 @@ def instance(seed: int, silos: int = 2, matrices: int = 3, ranks: int = 2) -> Pr
     return Problem(some, float(draw.uniform(0.8, 1.2)), most)
 
 
+def deep(problem: Problem) -> Problem:
+    """The same, where each form reaches some matrices only: the less, the less time it takes."""
+    depths = tuple(range(1, problem.count + 1))
+    silos = tuple(
+        replace(
+            silo,
+            forms=tuple(
+                replace(form, depth=depth, seconds=form.seconds * (0.4 + 0.2 * depth))
+                for form in silo.forms
+                for depth in depths
+            ),
+        )
+        for silo in problem.silos
+    )
+    return replace(problem, silos=silos, depths=depths)
+
+
 def brute_force(problem: Problem) -> float:
     """The largest gain of all plans there are."""
     plans = [
@@ -56,10 +74,12 @@ def brute_force(problem: Problem) -> float:
     return max(gain(problem, some) for some in itertools.product(*plans) if fits(problem, some))
 
 
-def test_the_program_is_as_good_as_all_plans_tried_and_the_others_are_in_their_order() -> None:
+@pytest.mark.parametrize("made", [instance, lambda seed: deep(instance(seed))])
+def test_the_program_is_as_good_as_all_plans_tried_and_the_others_are_in_their_order(
+    made: Callable[[int], Problem],
+) -> None:
     gains = []
-    for seed in range(50):
-        problem = instance(seed)
+    for problem in map(made, range(50)):
         found = [best(problem), two_stage(problem), uniform(problem)]
         for plan in found:
             assert plan is not None and fits(problem, plan.silos)
@@ -69,6 +89,20 @@ def test_the_program_is_as_good_as_all_plans_tried_and_the_others_are_in_their_o
         gains.append((program, stages, even))
     means = np.mean(gains, axis=0)
     assert means[0] > means[1] > means[2]  # not always the same plan
+
+
+def test_a_form_that_stops_above_a_matrix_excludes_it() -> None:
+    forms = (Choice("shallow", 0.0, 0.0, 1.0, depth=1), Choice("deep", 0.0, 0.0, 2.0, depth=2))
+    ranks = ((Choice("rank 8", 1.0, 0.0, 0.0),), (Choice("rank 8", 5.0, 0.0, 0.0),))
+    silo = SiloChoices("silo-1", 1.0, 1.0, forms, ranks)
+    for seconds, gained in ((1.5, 1.0), (2.5, 6.0)):
+        problem = Problem((silo,), seconds, depths=(1, 2))
+        for plan in (best(problem), two_stage(problem), uniform(problem)):
+            assert plan is not None and fits(problem, plan.silos)
+            assert gain(problem, plan.silos) <= gained
+        found = best(problem)
+        assert found is not None and gain(problem, found.silos) == gained
+    assert not fits(Problem((silo,), 9.0, depths=(1, 2)), (SiloPlan(0, (None, 0)),))
 
 
 def test_many_silos_and_matrices_are_solved_within_the_limit() -> None:

@@ -19,6 +19,7 @@ from hanse.planning.fedpipe.problem import (
     chosen,
     fits,
     gain,
+    holds,
     memory,
     seconds,
 )
@@ -75,7 +76,7 @@ def _same(problem: Problem, matrices: set[int], rank: int) -> tuple[SiloPlan, ..
     ranks = tuple(rank if m in matrices else None for m in range(problem.count))
     plans = []
     for silo in problem.silos:
-        fitting = [p for p in _with_forms(silo, ranks) if _holds(problem, silo, p)]
+        fitting = [p for p in _with_forms(silo, ranks) if holds(problem, silo, p)]
         if not fitting:
             return None
         plans.append(max(fitting, key=lambda plan: silo.forms[plan.form].gain))
@@ -86,21 +87,18 @@ def _with_forms(silo: SiloChoices, ranks: tuple[int | None, ...]) -> Iterable[Si
     return (SiloPlan(form, ranks) for form in range(len(silo.forms)))
 
 
-def _holds(problem: Problem, silo: SiloChoices, plan: SiloPlan) -> bool:
-    return memory(silo, plan) <= silo.memory and seconds(silo, plan) <= problem.seconds
-
-
 def _greedy(problem: Problem, silo: SiloChoices, kept: set[int], even: SiloPlan) -> SiloPlan:
     """The best of all forms that fit, each with ranks by their gain for what they cost."""
     empty: tuple[int | None, ...] = (None,) * problem.count
-    starts = [even, *(plan for plan in _with_forms(silo, empty) if _holds(problem, silo, plan))]
+    starts = [even, *(plan for plan in _with_forms(silo, empty) if holds(problem, silo, plan))]
     plans = [_grown(problem, silo, plan, kept) for plan in starts]
     return max(plans, key=lambda plan: sum(choice.gain for choice in chosen(silo, plan)))
 
 
 def _grown(problem: Problem, silo: SiloChoices, plan: SiloPlan, kept: set[int]) -> SiloPlan:
     """Raise one matrix's rank after another to the next one, the best gain for its cost first."""
-    ranks = list(plan.ranks)
+    ranks, form = list(plan.ranks), silo.forms[plan.form]
+    kept = {matrix for matrix in kept if problem.reaches(form, matrix)}
     bytes_left = silo.memory - memory(silo, plan)
     seconds_left = problem.seconds - seconds(silo, plan)
     steps = [step for m in sorted(kept) if (step := _step(problem, silo, m, ranks[m]))]

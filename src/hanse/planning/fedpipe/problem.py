@@ -20,12 +20,15 @@ class Choice:
     """One of several ways: what it gains, and what it takes of a silo's machine.
 
     name: for the plan, such as "rank 8" or "nf4, 4 rows". memory: bytes. seconds: of a round.
+    depth: of a form, the number of upper layers that gradients flow through, below which there are
+        no adapters; None: all layers.
     """
 
     name: str
     gain: float
     memory: float
     seconds: float
+    depth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,24 @@ class Problem:
     """All silos, the bound on a round's seconds, and the most matrices that get an adapter.
 
     matrices: None: as many as there are.
+    depths: of each matrix, the number of upper layers that gradients flow through if it has an
+        adapter; empty: any form reaches all.
     """
 
     silos: tuple[SiloChoices, ...]
     seconds: float
     matrices: int | None = None
+    depths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len({len(silo.ranks) for silo in self.silos}) != 1:
             raise ValueError("silos choose ranks for different numbers of matrices")
+        if len(self.depths) not in (0, self.count):
+            raise ValueError("depths are those of all matrices, or of none")
+
+    def reaches(self, form: Choice, matrix: int) -> bool:
+        """True if a matrix may have an adapter in a form of training."""
+        return form.depth is None or not self.depths or self.depths[matrix] <= form.depth
 
     @property
     def count(self) -> int:
@@ -116,7 +128,16 @@ def gain(problem: Problem, plans: Sequence[SiloPlan]) -> float:
 def fits(problem: Problem, plans: Sequence[SiloPlan]) -> bool:
     """True if a plan for all silos is within all bounds."""
     used = {place for plan in plans for place, rank in enumerate(plan.ranks) if rank is not None}
-    return len(used) <= problem.most and all(
-        memory(silo, plan) <= silo.memory and seconds(silo, plan) <= problem.seconds
-        for silo, plan in zip(problem.silos, plans, strict=True)
+    pairs = zip(problem.silos, plans, strict=True)
+    return len(used) <= problem.most and all(holds(problem, silo, plan) for silo, plan in pairs)
+
+
+def holds(problem: Problem, silo: SiloChoices, plan: SiloPlan) -> bool:
+    """True if a silo's plan is within its memory and the round, and its form reaches all ranks."""
+    form = silo.forms[plan.form]
+    reached = (problem.reaches(form, m) for m, rank in enumerate(plan.ranks) if rank is not None)
+    return (
+        all(reached)
+        and memory(silo, plan) <= silo.memory
+        and seconds(silo, plan) <= problem.seconds
     )

@@ -111,7 +111,17 @@ def _constraints(variables: _Variables) -> _Rows:
         for matrix in range(problem.count):
             taken = [(place, 1.0) for place, of, _, _ in own if of == matrix]
             rows.add([*taken, (matrix, -1.0)], -np.inf, 0)  # one rank, where the matrix has any
+            if short := _short(problem, own, matrix):
+                rows.add([*taken, *short], 0, 1)  # none in a form that does not reach it
     return rows
+
+
+def _short(
+    problem: Problem, own: list[tuple[int, int | None, int, Choice]], matrix: int
+) -> list[Term]:
+    """A silo's variables of forms in which a matrix may have no adapter."""
+    forms = ((place, form) for place, of, _, form in own if of is None)
+    return [(place, 1.0) for place, form in forms if not problem.reaches(form, matrix)]
 
 
 def _plans(variables: _Variables, taken: NDArray[np.bool_]) -> tuple[SiloPlan, ...]:
