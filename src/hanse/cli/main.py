@@ -34,6 +34,7 @@ WATCHED = (
     "baselines",
     "emulator",
     "profile",
+    "plan",
     "server",
 )
 PLAIN = (

@@ -1,0 +1,110 @@
+"""hanse plan."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hanse.cli.options import File, Overrides, Trust, console
+from hanse.errors import UserError
+from hanse.experiment import loading
+from hanse.lazy_imports import lazy_imports
+
+with lazy_imports():
+    from hanse import atomic_files
+    from hanse.journal import record_files, yaml_text
+    from hanse.planning.devices import profile as device_profile
+    from hanse.planning.fedpipe import plan as planning
+    from hanse.planning.fedpipe import plan_page
+    from hanse.reports import formatting
+
+if TYPE_CHECKING:
+    from hanse.planning.devices.profile import DeviceProfile
+
+Out = Annotated[
+    Path | None, typer.Option(help="The new file; by default FILE with .plan before its suffix.")
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option(help="The most that a round may take; default: as the slowest silo now.", min=0),
+]
+Memory = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[SILO=]GB", help="The memory of a silo, or of all; repeatable."),
+]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SILO=FILE", help="A silo's `hanse doctor --profile` file; repeatable."),
+]
+
+
+def plan(
+    file: File,
+    overrides: Overrides = None,
+    out: Out = None,
+    round_seconds: Seconds = None,
+    memory: Memory = None,
+    profiles: Profiles = None,
+    trust: Trust = False,
+) -> None:
+    """Choose each silo's matrices, ranks, batches and bits, and write them into a copy."""
+    out = out or file.with_name(f"{file.stem}.plan{file.suffix}")
+    if out.exists():
+        raise UserError(f"{out} exists already; name another file in --out.")
+    if round_seconds == 0:
+        raise UserError("--round-seconds came as 0, and no round takes no time; give it some.")
+    experiment = loading.load(file, overrides or (), trust)
+    written = yaml_text.read(file)[0].get("model")
+    free = not (isinstance(written, dict) and "quantization" in written)
+    bounds = planning.Bounds(round_seconds, _memory(memory), _profiles(profiles), free)
+    made = planning.plan(experiment, bounds)
+    elsewhere = out.resolve().parent != file.resolve().parent
+    atomic_files.write(out, plan_page.page(file, made, bool(overrides) or elsewhere).encode())
+    plan_page.refuse_unreadable(out, made)
+    _show(made, out)
+
+
+def _show(made: "planning.Plan", out: Path) -> None:
+    """Print each silo's plan, and how it was made."""
+    console.print("silo         seconds (now)    memory     sent    matrices  what", style="bold")
+    for silo in made.silos:
+        sizes = [formatting.bytes_(size) for size in (silo.memory, silo.bytes)]
+        console.tell(
+            f"{silo.silo.name:<12} {silo.seconds:>7.3g} {f'({silo.usual:.3g})':<8} {sizes[0]:>8} "
+            f"{sizes[1]:>9} {len(silo.ranks):>7}   {silo.form.name}",
+            indent=13,
+        )
+    for reason in plan_page.reasons(made):
+        console.tell(f"note: {reason}", indent=6)
+    console.print(f"plan  {out}", soft_wrap=True)
+
+
+def _memory(words: list[str] | None) -> dict[str, float]:
+    """Bytes by silo, or by "" for all."""
+    found = {}
+    for word in words or []:
+        name, _, size = word.rpartition("=")
+        try:
+            found[name] = float(size) * 1e9
+        except ValueError:
+            found[name] = 0.0
+        if not 0 < found[name] < 1e18:
+            raise UserError(f"--memory came as {word!r:.80}; write GB, such as 8 or silo-1=4.5.")
+    return found
+
+
+def _profiles(words: list[str] | None) -> "dict[str, DeviceProfile]":
+    """The profiles that the user names, by silo."""
+    found = {}
+    for word in words or []:
+        name, equals, path = word.partition("=")
+        if not (name and equals and path):
+            raise UserError(
+                f"--profiles came as {word!r:.80}; write SILO=FILE, with a file of `hanse doctor "
+                "--profile FILE`."
+            )
+        read = record_files.read(Path(path), device_profile.DeviceProfile)
+        if read is None:
+            raise UserError(f"--profiles names {path}, and there is no such file; mend the path.")
+        found[name] = read
+    return found

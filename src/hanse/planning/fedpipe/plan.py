@@ -1,0 +1,230 @@
+"""FedPipe's plan of an experiment: matrices, ranks, batches and bits of each silo."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from hanse.errors import UserError
+from hanse.experiment.assembly.assemble import Simulation, simulate
+from hanse.experiment.assembly.method import build_method
+from hanse.experiment.assembly.resources import Resources
+from hanse.experiment.part_kinds import spec_name
+from hanse.experiment.schema import Experiment
+from hanse.learners.adapters.lora import Lora
+from hanse.learners.backbone import Backbone
+from hanse.observability.memory import available_memory, held_memory
+from hanse.planning.devices import profile as device_profile
+from hanse.planning.devices.profile import DeviceProfile
+from hanse.planning.fedpipe import choices, importance_round, program, step_probes
+from hanse.planning.fedpipe.choices import SENT, Form, Matrix, Means, Precision
+from hanse.planning.fedpipe.cost_model import StepSetting
+from hanse.planning.fedpipe.heuristic import two_stage
+from hanse.planning.fedpipe.importance_round import Importance, model_name
+from hanse.planning.fedpipe.precisions import lower_precisions
+from hanse.planning.fedpipe.problem import Allocation, Problem, gain, memory, seconds
+from hanse.planning.fedpipe.silos import Machine, Silo, machines, own_settings, rates
+from hanse.planning.fedpipe.step_probes import StepModel
+from hanse.tensors import low_rank
+
+AVERAGED = ("fedavg", "fedit", "flexlora", "fedpipe")  # those whose mean fedpipe takes
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The user's bounds and profiles.
+
+    seconds: of a round; None: as long as the slowest silo takes with the experiment's own settings.
+    memory: bytes by silo, or by "" for all. profiles: of silos' machines.
+    precision: whether the base's bits may be chosen.
+    """
+
+    seconds: float | None = None
+    memory: Mapping[str, float] = field(default_factory=dict)
+    profiles: Mapping[str, DeviceProfile] = field(default_factory=dict)
+    precision: bool = True
+
+
+@dataclass(frozen=True)
+class SiloPlan:
+    """The plan of one silo. ranks: by the matrices' names. bytes: one way, of a round."""
+
+    silo: Silo
+    form: Form
+    ranks: dict[str, int]
+    seconds: float
+    usual: float
+    memory: float
+    bytes: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The plan of an experiment, with its evidence.
+
+    solver: how it was found. matrices: all that may have an adapter. bound: seconds of a round.
+    """
+
+    experiment: Experiment
+    silos: tuple[SiloPlan, ...]
+    importance: Importance
+    steps: StepModel
+    matrices: tuple[Matrix, ...]
+    rank: int
+    bound: float
+    solver: str
+    remarks: tuple[str, ...]
+
+
+def plan(experiment: Experiment, bounds: Bounds) -> Plan:
+    """Probe this machine, score the matrices, and solve the program.
+
+    Raises UserError for parts that a plan does not go with, and for bounds that no plan meets.
+    """
+    adapter, own = refuse_unplanned(experiment), own_settings(experiment)
+    names = [name for name in experiment.participant_names if name not in own]
+    if not names:
+        raise UserError(
+            "every silo has settings of its own in `clients`, and a plan changes none of them; "
+            "leave adapter, model and train out there for those that are to be planned."
+        )
+    simulation = simulate(importance_round.probing(experiment, adapter), resources := Resources())
+    scores = importance_round.importance(simulation)
+    silos = _silos(experiment, simulation, names, bounds)
+    means = _means(simulation, silos, scores, adapter, bounds)
+    bound = bounds.seconds or 1.02 * max(choices.usual_seconds(s, means) for s in silos)
+    if bounds.precision and any(_is_short(silo, means) for silo in silos):
+        lower = lower_precisions(simulation, resources, means.precisions[0])
+        means = replace(means, precisions=[*means.precisions, *lower])
+    problem = choices.problem(silos, means, bound)
+    best, solver = _solved(problem)
+    plans = tuple(_plans(problem, best, silos, means))
+    matrices, remarks = tuple(means.matrices), tuple(_kept_as_they_are(own))
+    evidence = scores, means.steps, matrices, adapter.r, bound, solver, remarks
+    return Plan(experiment, plans, *evidence)
+
+
+def refuse_unplanned(experiment: Experiment) -> Lora:
+    """The adapter; raises UserError for parts that silos with unequal adapters do not go with."""
+    adapter = experiment.adapter.fresh
+    if not isinstance(adapter, Lora) or adapter.use_dora or adapter.target_parameters:
+        raise UserError(
+            "hanse plan chooses the ranks of LoRA's matrices, and the experiment's adapter is "
+            "another; set adapter: lora, without use_dora and target_parameters."
+        )
+    name = spec_name(experiment.algorithm)
+    if name not in AVERAGED:
+        raise UserError(
+            f"hanse plan gives silos unlike matrices and ranks, which algorithm: {name:.80} cannot "
+            f"combine; choose {', '.join(AVERAGED[:-1])} or {AVERAGED[-1]}."
+        )
+    build_method(experiment.model_copy(update={"algorithm": "fedpipe", "clients": {}}))
+    return adapter
+
+
+def _matrices(simulation: Simulation, scores: Importance) -> list[Matrix]:
+    """The matrices that may have an adapter, in the order of their names."""
+    layers = low_rank.layers(simulation.learner.tensors())
+    count = step_probes.layer_count(simulation.learner.backbone)
+    found = []
+    for tensor, factors in sorted(layers.items()):
+        name = model_name(tensor)
+        size = len(factors.up) + factors.down.shape[1]
+        depth = step_probes.depth_of(name, count)
+        found.append(Matrix(name, size, scores.scores[name], depth))
+    return found
+
+
+def _silos(
+    experiment: Experiment, simulation: Simulation, names: Sequence[str], bounds: Bounds
+) -> list[Silo]:
+    """The silos that are planned, each with its machine."""
+    backbone = simulation.learner.backbone
+    here = Machine(sum(_memory(backbone)), 1.0, "this machine")
+    measured = device_profile.measure() if bounds.profiles else None
+    known = machines(names, here, measured, bounds.profiles, bounds.memory, backbone.bf16)
+    silos = []
+    for name in names:
+        lengths = simulation.clients[name].learner.lengths("train")
+        train, link = experiment.for_client(name).train, rates(experiment, name)
+        mean = max(1, round(sum(lengths) / len(lengths)))
+        silos.append(Silo(name, len(lengths), mean, max(lengths), train, known[name], link))
+    return silos
+
+
+def _memory(backbone: Backbone) -> tuple[float, float]:
+    """Bytes that the process holds, and those left for it; of a GPU if the model is there."""
+    if backbone.device.type == "cuda":
+        held = torch.cuda.memory_allocated(backbone.device)
+        return float(held), float(torch.cuda.mem_get_info(backbone.device)[0])
+    return float(held_memory()), float(available_memory())
+
+
+def _means(
+    simulation: Simulation,
+    silos: Sequence[Silo],
+    scores: Importance,
+    adapter: Lora,
+    bounds: Bounds,
+) -> Means:
+    """All that choices are made of, from the probes of this machine."""
+    backbone = simulation.learner.backbone
+    at_rest = Precision("", _memory(backbone)[0], 1.0, 0.0)
+    matrices = _matrices(simulation, scores)
+    steps = _measured(simulation, silos, [matrix.name for matrix in matrices], adapter.r)
+    layers = step_probes.layer_count(backbone)
+    shares = choices.SHARES if bounds.seconds is not None else (1.0,)
+    return Means(matrices, steps, [at_rest], adapter.r, layers, shares)
+
+
+def _measured(
+    simulation: Simulation, silos: Sequence[Silo], names: Sequence[str], rank: int
+) -> StepModel:
+    """The model of steps, from the rows of the silo that has most."""
+    largest = max(silos, key=lambda silo: silo.rows)
+    learner = simulation.clients[largest.name].learner
+    most = min(max(silo.train.batch for silo in silos), choices.MOST_ROWS)
+    return step_probes.measured(learner, names, most, rank)
+
+
+def _is_short(silo: Silo, means: Means) -> bool:
+    """True if a silo's memory does not hold the base as it is, with one row and all layers."""
+    setting = StepSetting(1, silo.longest, 0, means.layers)
+    return silo.machine.memory < means.precisions[0].memory + means.steps.bytes(setting)
+
+
+def _solved(problem: Problem) -> tuple[Allocation, str]:
+    """The better one of the program's plan and the two stages', and how it was found."""
+    stages = two_stage(problem)
+    found = program.best(problem)
+    if found is None or gain(problem, found.silos) < gain(problem, stages.silos):
+        return stages, "in two stages; the integer program found none that is better in time"
+    share = gain(problem, stages.silos) / gain(problem, found.silos)
+    text = f"by the integer program; in two stages the gain is {100 * share:.1f} % of its"
+    return found, f"{text}, gap {100 * (found.gap or 0.0):.2g} %"
+
+
+def _plans(
+    problem: Problem, best: Allocation, silos: Sequence[Silo], means: Means
+) -> Iterator[SiloPlan]:
+    for silo, options, taken in zip(silos, problem.silos, best.silos, strict=True):
+        ranks = {
+            matrix.name: means.ranks[place]
+            for matrix, place in zip(means.matrices, taken.ranks, strict=True)
+            if place is not None
+        }
+        sizes = {matrix.name: matrix.size for matrix in means.matrices}
+        yield SiloPlan(
+            silo,
+            choices.forms(silo, means)[taken.form],
+            ranks,
+            seconds(options, taken),
+            choices.usual_seconds(silo, means),
+            memory(options, taken),
+            float(sum(SENT * rank * sizes[name] for name, rank in ranks.items())),
+        )
+
+
+def _kept_as_they_are(own: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    for name, sections in own.items():
+        yield f"{name} keeps its own settings ({', '.join(sections)}), and is not planned"

@@ -1,0 +1,172 @@
+"""A plan in a copy of its experiment's file, with reasons in comments."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hanse.errors import UserError
+from hanse.experiment import loading
+from hanse.experiment.part_kinds import spec_name
+from hanse.experiment.schema import Experiment
+from hanse.journal import yaml_text
+from hanse.planning.fedpipe.plan import Plan, SiloPlan
+from hanse.planning.yaml_comments import line, scalar
+from hanse.reports import formatting
+
+WIDTH = 100  # signs of a line
+
+
+def page(file: Path, plan: Plan, anew: bool = False) -> str:
+    """The text of the planned experiment.
+
+    It is the user's own text with the plan's `algorithm` and `clients`.
+    anew: write all settings anew instead, with full paths, and say that comments are lost; so are
+        files that name their settings otherwise.
+    """
+    values, text = yaml_text.read(file)
+    lost = "the comments in `clients` are not kept" if values.get("clients") else ""
+    if anew or not _plain(text, values, plan.experiment):
+        values = plan.experiment.resolved()
+        text, lost = yaml_text.dump(values), f"all settings of {file}, without its comments"
+    kept = _without(text, ("algorithm", "clients") if _unequal(plan) else ("clients",))
+    user = values.get("clients") or {}
+    head = [f"# By `hanse plan {line(file)}`; every line may be changed."]
+    remarks = [f"# {line(remark)}" for remark in (*filter(None, [lost]), *reasons(plan))]
+    return "\n".join([kept.rstrip("\n"), "", *head, *remarks, *_lines(plan, user), ""])
+
+
+def overridden(silo: SiloPlan, plan: Plan) -> dict[str, Any]:
+    """The settings of a silo that differ from the experiment's."""
+    train, form = silo.silo.train, silo.form
+    values: dict[str, Any] = {}
+    changed: dict[str, Any] = {}
+    if form.rows != train.per_device_train_batch_size:
+        changed["per_device_train_batch_size"] = form.rows
+        changed["gradient_accumulation_steps"] = train.batch // form.rows
+    shorter = silo.silo.shorter(form.share)
+    for name in ("max_steps", "num_train_epochs"):
+        if getattr(shorter, name) != getattr(train, name):
+            changed[name] = getattr(shorter, name)
+    if changed:
+        values["train"] = changed
+    if form.precision.name:
+        values["model"] = {"quantization": form.precision.name}
+    if own := _adapter(silo, plan):
+        values["adapter"] = {"lora": own}
+    return values
+
+
+def _adapter(silo: SiloPlan, plan: Plan) -> dict[str, Any]:
+    """LoRA's settings of a silo; empty if it trains all that the server's adapter has."""
+    if len(silo.ranks) == len(plan.matrices) and set(silo.ranks.values()) == {plan.rank}:
+        return {}
+    own: dict[str, Any] = {"target_modules": list(silo.ranks)}
+    fresh = plan.experiment.adapter.fresh
+    if getattr(fresh, "layers_to_transform", None) is not None:
+        own["layers_to_transform"] = None  # the names above are of single layers
+    others = {name: rank for name, rank in silo.ranks.items() if rank != plan.rank}
+    if others or getattr(fresh, "rank_pattern", None):
+        own["rank_pattern"] = others
+    return own
+
+
+def _unequal(plan: Plan) -> bool:
+    """True if any silo's adapter is another than the server's."""
+    return any(_adapter(silo, plan) for silo in plan.silos)
+
+
+def _lines(plan: Plan, user: Mapping[str, Any]) -> Iterator[str]:
+    """The plan's settings as YAML. user: those of `clients` that the file has."""
+    if _unequal(plan):
+        yield "algorithm: fedpipe    # averages each matrix over the silos that train it"
+    planned = {silo.silo.name: silo for silo in plan.silos}
+    own = {silo: overridden(planned[silo], plan) for silo in planned}
+    names = [*(n for n in user if n not in planned), *planned]
+    if not any(user.get(name) or own.get(name) for name in names):
+        return
+    yield "clients:"
+    for name in names:
+        settings = {**(user.get(name) or {}), **own.get(name, {})}
+        if not settings:
+            yield f"  # {name}: as above; {_expected(planned[name])}"
+            continue
+        yield f"  {scalar(name)}:" + (
+            f"    # expected: {_expected(planned[name])}" if name in planned else ""
+        )
+        for section, values in settings.items():
+            yield from _section(section, values, 4)
+
+
+def _section(name: str, values: Any, indent: int) -> Iterator[str]:
+    """A setting as YAML; short ones on one line."""
+    text = f"{' ' * indent}{scalar(name)}: {scalar(values)}"
+    if len(text) <= WIDTH or not isinstance(values, Mapping | list):
+        yield text
+    elif isinstance(values, Mapping):
+        yield f"{' ' * indent}{scalar(name)}:"
+        for key, value in values.items():
+            yield from _section(key, value, indent + 2)
+    else:
+        flow = yaml.safe_dump(values, default_flow_style=True, width=WIDTH - indent - 2)
+        yield f"{' ' * indent}{scalar(name)}:"
+        yield from (f"{' ' * (indent + 2)}{part.strip()}" for part in flow.splitlines())
+
+
+def _expected(silo: SiloPlan) -> str:
+    size, sent = formatting.bytes_(silo.memory), formatting.bytes_(silo.bytes)
+    return f"{silo.seconds:.3g} s a round, {size} of memory, {sent} each way"
+
+
+def reasons(plan: Plan) -> Iterator[str]:
+    """Sentences on how the plan was made, and on what it leaves as it is."""
+    error = plan.steps.cost.error
+    off = (
+        "too few to say how well" if error is None else f"{100 * error:.0f} % off on those left out"
+    )
+    yield f"seconds are predicted from {plan.steps.probes} measured steps, {off}"
+    kept = {name for silo in plan.silos for name in silo.ranks}
+    share = sum(plan.importance.scores[name] for name in kept)
+    yield (
+        f"{len(kept)} of {len(plan.matrices)} matrices are trained, which have "
+        f"{100 * share:.0f} % of the importance; ranks are at most {plan.rank}, that of the adapter"
+    )
+    agreement = plan.importance.agreement
+    if agreement is not None:
+        yield f"the silos' scores of matrices have a rank correlation of {agreement:.2f}"
+    yield f"a round may take {plan.bound:.3g} s; the plan was found {plan.solver}"
+    if (name := spec_name(plan.experiment.algorithm)) != "fedpipe" and _unequal(plan):
+        yield f"algorithm: fedpipe in place of {name}, which does not combine unlike matrices"
+    for source in sorted({silo.silo.machine.source for silo in plan.silos}):
+        yield f"machines: {source}"
+    yield from plan.remarks
+
+
+def refuse_unreadable(file: Path, plan: Plan) -> None:
+    """Raise UserError unless the written file is the experiment with the plan."""
+    experiment: Experiment = loading.load(file, ())
+    for silo in plan.silos:
+        own = experiment.for_client(silo.silo.name)
+        if own.train.per_device_train_batch_size != silo.form.rows:
+            raise UserError(f"{file} does not say what was planned for {silo.silo.name}.")
+
+
+def _plain(text: str, values: Mapping[str, Any], experiment: Experiment) -> bool:
+    """True if the file is in block style, and its algorithm stands under that name."""
+    named = "algorithm" in values or spec_name(experiment.algorithm) == "fedavg"
+    return named and all(re.search(rf"(?m)^{re.escape(str(key))}\s*:", text) for key in values)
+
+
+def _without(text: str, keys: tuple[str, ...]) -> str:
+    """A YAML text without some top-level keys; a value ends at the next unindented line."""
+    kept, inside = [], False
+    for row in text.splitlines():
+        if re.match(r"[^\s#]", row):
+            inside = bool(re.match(rf"(['\"]?)({'|'.join(keys)})\1\s*:", row))
+        elif inside and row.startswith("#"):
+            inside = False
+        if not inside:
+            kept.append(row)
+    return "\n".join(kept)

@@ -1,0 +1,55 @@
+"""The base in fewer bits, for silos whose memory does not hold it as it is."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+from hanse.errors import UserError
+from hanse.experiment.assembly.assemble import Simulation
+from hanse.experiment.assembly.resources import Resources
+from hanse.learners.adapted_model import AdaptedModel
+from hanse.planning.fedpipe.choices import Precision
+
+log = logging.getLogger(__name__)
+
+LOSSES = {"int8": 0.02, "nf4": 0.05}  # of gain; reconstruction: bits are given up only if needed
+STEPS = 2  # timed steps of each
+
+
+def lower_precisions(
+    simulation: Simulation, resources: Resources, usual: Precision
+) -> Iterator[Precision]:
+    """The base in 8 and 4 bits, each loaded and timed; one that cannot be loaded is left out.
+
+    usual: the base as the simulation has it.
+    """
+    settings = simulation.experiment.model
+    if settings.quantization != "none":
+        return
+    client = max(simulation.clients.values(), key=lambda own: len(own.examples["train"]))
+    seconds, size = _seconds(client.learner), _size(client.learner)
+    for name, loss in LOSSES.items():
+        lower = replace(settings, quantization=name)  # type: ignore[arg-type]
+        experiment = simulation.experiment.model_copy(update={"model": lower})
+        try:
+            learner = resources.learner(experiment, client.examples, client.learner.context, {})
+        except UserError as error:
+            log.warning("%s is left out of the plan: %s", name, error)
+            continue
+        memory = usual.memory - size + _size(learner)
+        yield Precision(name, memory, _seconds(learner) / seconds, loss)
+
+
+def _seconds(learner: AdaptedModel) -> float:
+    """The seconds of a step with the experiment's own batch."""
+    learner = replace(learner, together=None, optimizer_state={})
+    learner.fit(steps=1)
+    result = learner.fit(steps=STEPS)
+    return max(result.seconds / result.steps, 1e-6)
+
+
+def _size(learner: AdaptedModel) -> int:
+    """The bytes of a model in memory."""
+    model = learner.backbone.model
+    tensors = {t.data_ptr(): t for t in (*model.parameters(), *model.buffers())}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())

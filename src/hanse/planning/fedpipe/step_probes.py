@@ -1,0 +1,182 @@
+"""A few real steps on this machine, from which seconds and memory of others are predicted."""
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from hanse.data.example import Example
+from hanse.learners.adapted_model import AdaptedModel
+from hanse.learners.adapters.lora import Lora
+from hanse.learners.backbone import Backbone
+from hanse.learners.training.settings import TrainingSettings
+from hanse.observability.memory import held_memory, peak_memory, reset_peak
+from hanse.planning.fedpipe import cost_model
+from hanse.planning.fedpipe.cost_model import CostModel, StepSetting, Vector
+from hanse.randomness import RoundContext
+
+MOST_PROBES = 8
+ENOUGH = 4  # probes, if they take long
+SECONDS = 40.0  # for all of them
+TIMED = 2  # steps after the first, which warms the machine up
+RATIO = 1.9  # peak ÷ tensors that are kept for the backward pass, where the peak is not measured
+RATIOS = 1.0, 3.0  # bounds of what is measured; small models leave noise
+MARGIN = 1.05  # over the fitted memory
+
+
+@dataclass(frozen=True)
+class StepModel:
+    """The predicted seconds of a step, and the bytes beside the model at its peak.
+
+    probes: the number of measured settings. kept: coefficients of bytes that are kept for the
+        backward pass, of T, T·d, T·S and T·r·d as in `cost_model`. ratio: of the peak to these.
+    """
+
+    cost: CostModel
+    probes: int
+    kept: Vector
+    ratio: float
+
+    def bytes(self, setting: StepSetting) -> float:
+        """The bytes of activations and gradients at the peak of a step."""
+        return MARGIN * self.ratio * float(_kept_terms(setting) @ self.kept)
+
+
+@dataclass(frozen=True)
+class _Probe:
+    setting: StepSetting
+    seconds: float
+    kept: float
+    peak: float | None  # bytes above those before the step; None if the system does not tell
+
+
+def measured(learner: AdaptedModel, names: Sequence[str], most_rows: int, rank: int) -> StepModel:
+    """The model of steps from at most eight probes.
+
+    learner: with the examples that batches are taken from. names: the matrices that may have
+        adapters, by their full names. most_rows: of a batch. rank: the largest.
+    """
+    rows = sorted(learner.examples("train"), key=len)
+    depth = layer_count(learner.backbone)
+    candidates = _candidates(rows, most_rows, rank, depth)
+    probes: list[_Probe] = []
+    start = time.perf_counter()
+    while len(probes) < MOST_PROBES:
+        late = time.perf_counter() - start > SECONDS
+        setting = cost_model.next_probe(candidates, [probe.setting for probe in probes])
+        if setting is None or (late and len(probes) >= ENOUGH):
+            break
+        probes.append(_probe(learner, names, rows, setting))
+    return _fitted(probes)
+
+
+def layer_count(backbone: Backbone) -> int:
+    """The layers that gradients may flow through; 1 if their order is not known."""
+    config = backbone.model.config
+    return 1 if config.is_encoder_decoder else int(config.get_text_config().num_hidden_layers)
+
+
+def depth_of(name: str, layers: int) -> int:
+    """The upper layers that gradients flow through if a matrix has an adapter."""
+    number = re.search(r"\.(\d+)\.", name)
+    return max(1, layers - int(number[1])) if number and layers > 1 else layers
+
+
+def batch_near(rows: Sequence[Example], setting: StepSetting) -> list[Example]:
+    """Examples, sorted by length, of about a setting's length."""
+    lengths = np.array([len(row) for row in rows])
+    first = int(np.searchsorted(lengths, setting.length)) - setting.rows // 2
+    first = min(max(first, 0), max(0, len(rows) - setting.rows))
+    return list(rows[first : first + setting.rows])
+
+
+def _candidates(rows: Sequence[Example], most: int, rank: int, depth: int) -> list[StepSetting]:
+    most = min(most, len(rows))
+    lengths = {len(rows[int(share * (len(rows) - 1))]) for share in (0.2, 0.5, 0.9)}
+    sizes, ranks = {1, max(1, most // 2), most}, {max(1, rank // 4), rank}
+    depths = {max(1, depth // 4), max(1, depth // 2), depth}
+    return [
+        StepSetting(b, s, r, d)
+        for b in sorted(sizes)
+        for s in sorted(lengths)
+        for r in sorted(ranks)
+        for d in sorted(depths)
+    ]
+
+
+def _probe(
+    learner: AdaptedModel, names: Sequence[str], rows: Sequence[Example], setting: StepSetting
+) -> _Probe:
+    """Measure a step of a setting: one that shows its memory, and some that are timed."""
+    backbone, layers = learner.backbone, layer_count(learner.backbone)
+    upper = tuple(name for name in names if depth_of(name, layers) <= setting.depth)
+    lora = Lora(r=setting.rank, lora_alpha=2 * setting.rank, target_modules=upper or tuple(names))
+    adapter = backbone.attach(lora, 0)
+    backbone.adapters[adapter].frozen_depth = 0  # rows are new in a run, and none is cached
+    batch = batch_near(rows, setting)
+    brief = TrainingSettings(per_device_train_batch_size=len(batch), max_steps=1)
+    trained = replace(
+        learner,
+        adapter=adapter,
+        splits={"train": batch},
+        training=brief,
+        context=RoundContext(0, 0, "a probe"),
+        optimizer_state={},
+        together=None,
+        models={},
+    )
+    try:
+        kept, peak = _memory(trained)
+        result = trained.fit(steps=TIMED)
+    finally:
+        backbone.detach(adapter)
+    length = round(sum(map(len, batch)) / len(batch))
+    real = setting._replace(rows=len(batch), length=length)
+    return _Probe(real, max(result.seconds / result.steps, 1e-6), kept, peak)
+
+
+def _memory(learner: AdaptedModel) -> tuple[float, float | None]:
+    """The bytes that a step keeps for its backward pass, and its peak above those before it."""
+    kept: dict[tuple[int, int], int] = {}
+    own = {p.data_ptr() for p in learner.backbone.model.parameters()}
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in own:
+            size = tensor.numel() * tensor.element_size()
+            kept[tensor.data_ptr(), size] = size
+        return tensor
+
+    cuda, before = learner.backbone.device.type == "cuda", 0
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+        before, told = torch.cuda.memory_allocated(), True
+    else:
+        told = reset_peak()
+        before = held_memory()
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        learner.fit(steps=1)
+    peak = torch.cuda.max_memory_allocated() if cuda else peak_memory()
+    return float(sum(kept.values())), float(max(0, peak - before)) if told else None
+
+
+def _fitted(probes: Sequence[_Probe]) -> StepModel:
+    terms = np.array([_kept_terms(probe.setting) / max(probe.kept, 1.0) for probe in probes])
+    scale = np.maximum(terms.max(axis=0), 1e-300)
+    kept: Vector = nnls(terms / scale, np.ones(len(probes)))[0] / scale
+    largest = max(probes, key=lambda probe: probe.kept)
+    ratio = RATIO
+    if largest.peak is not None and largest.kept:
+        ratio = min(max(largest.peak / largest.kept, RATIOS[0]), RATIOS[1])
+    cost = cost_model.fitted([(probe.setting, probe.seconds) for probe in probes])
+    return StepModel(cost, len(probes), kept, ratio)
+
+
+def _kept_terms(setting: StepSetting) -> Vector:
+    tokens = float(setting.rows * setting.length)
+    adapters = tokens * setting.rank * setting.depth
+    return np.array([tokens, tokens * setting.depth, tokens * setting.length, adapters])

@@ -1,0 +1,143 @@
+"""`hanse plan`: an experiment that is planned runs as it is written."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hanse.errors import UserError
+from hanse.experiment.loading import load
+from hanse.planning.fedpipe import plan as planning
+from hanse.planning.fedpipe import plan_page, step_probes
+from hanse.planning.fedpipe.plan import Bounds, Plan
+from hanse.simulation import run as simulation
+from machine_profiles import PROFILE
+from samples import Outcome, write_experiment
+
+OWN = "clients: {silo-3: {adapter: {lora: {r: 2}}, data: {template: '{text}'}}}    # mine\n"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, review_file: Path) -> Path:
+    """An experiment with a comment, and a silo with settings of its own."""
+    written = write_experiment(tmp_path_factory.mktemp("plan"), tiny_llama, review_file)
+    text = written.read_text(encoding="utf-8")
+    text = f"# for the silos\n{text}algorithm: flexlora\n{OWN}seed: 3    # drawn\n"
+    written.write_text(text, encoding="utf-8")
+    return written
+
+
+@pytest.fixture(scope="module")
+def made(file: Path) -> Plan:
+    """The plan, with a machine of two speeds."""
+    fast = {"silo-2": PROFILE}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hanse.planning.devices.profile.measure", lambda: PROFILE)
+        patch.setattr(step_probes, "MOST_PROBES", 5)
+        return planning.plan(load(file), Bounds(profiles=fast, memory={"silo-2": 6e9}))
+
+
+def test_the_planned_experiment_runs_as_it_is_written(file: Path, made: Plan) -> None:
+    out = file.with_name("planned.yaml")
+    out.write_text(plan_page.page(file, made), encoding="utf-8")
+    plan_page.refuse_unreadable(out, made)
+    experiment = load(out, [f"output_dir={file.parent / 'planned'}", "rounds=1"])
+    for silo in made.silos:
+        own = experiment.for_client(silo.silo.name)
+        assert own.train.batch == silo.silo.train.batch
+        assert own.train.per_device_train_batch_size == silo.form.rows
+    folder = simulation.run(experiment)
+    assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_the_users_text_and_the_settings_of_single_silos_stay(file: Path, made: Plan) -> None:
+    text = plan_page.page(file, made)
+    values, before = yaml.safe_load(text), yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert "# for the silos" in text and "# drawn" in text
+    assert values["clients"]["silo-3"] == before["clients"]["silo-3"]
+    same = before.keys() - {"clients", "algorithm"}
+    assert {key: values[key] for key in same} == {key: before[key] for key in same}
+    assert [silo.silo.name for silo in made.silos] == ["silo-1", "silo-2"]
+    assert "silo-3 keeps its own settings (adapter)" in text
+    assert "# mine" not in text and "the comments in `clients` are not kept" in text
+    anew = plan_page.page(file, made, anew=True)
+    assert "without its comments" in anew and yaml.safe_load(anew)["seed"] == 3
+
+
+def test_a_plan_has_its_evidence(made: Plan) -> None:
+    assert made.steps.probes == 5 and made.steps.cost.error is not None
+    assert sum(made.importance.scores.values()) == pytest.approx(1)
+    assert made.importance.silos == ("silo-1", "silo-2", "silo-3")
+    for silo in made.silos:
+        assert silo.seconds <= made.bound and silo.memory <= silo.silo.machine.memory
+        assert set(silo.ranks.values()) <= {2, 4} and silo.ranks
+        assert silo.bytes > 0
+    text = "\n".join(plan_page.reasons(made))
+    assert re.search(r"from 5 measured steps, \d+ % off", text) and "rank correlation" in text
+    assert "some processor, by the ratio of float32 peaks" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["adapter=ia3"], "hanse plan chooses the ranks of LoRA's matrices"),
+        (["adapter.lora.use_dora=true"], "without use_dora and target_parameters"),
+        (["algorithm=scaffold", "train.optim=sgd"], "algorithm: scaffold cannot combine; choose"),
+        (["aggregator=secagg"], "FedPipe needs"),
+    ],
+)
+def test_what_no_plan_goes_with_is_refused_before_a_model_is_loaded(
+    experiment_file: Path, words: list[str], said: str
+) -> None:
+    words = [*words, "model.model_name_or_path=owner/nowhere"]
+    with pytest.raises(UserError, match=re.escape(said)):
+        planning.plan(load(experiment_file, words), Bounds())
+
+
+def test_silos_that_are_all_the_users_own_are_refused(experiment_file: Path) -> None:
+    own = ", ".join(f"silo-{n}: {{train: {{learning_rate: 0.1}}}}" for n in (1, 2, 3))
+    with pytest.raises(UserError, match="every silo has settings of its own"):
+        planning.plan(load(experiment_file, [f"clients={{{own}}}"]), Bounds())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--round-seconds", "0"), "--round-seconds came as 0, and"),
+        (("--memory", "much"), "--memory came as 'much'; write GB, such as 8 or silo-1=4.5"),
+        (("--memory", "silo-1=-2"), "--memory came as 'silo-1=-2'; write GB"),
+        (("--profiles", "silo-1"), "--profiles came as 'silo-1'; write SILO=FILE"),
+        (("--profiles", "silo-1=no.json"), "--profiles names no.json, and there is no such file"),
+        (("--out", "experiment.yaml"), "exists already; name another file in --out"),
+    ],
+)
+def test_bad_options_are_one_sentence(
+    hanse: Callable[..., Outcome], experiment_file: Path, words: tuple[str, str], said: str
+) -> None:
+    Path("experiment.yaml").touch()
+    outcome = hanse("plan", experiment_file, *words)
+    assert outcome.code == 2 and said in outcome.err and "Traceback" not in outcome.err
+    assert outcome.err.count("hanse: ") == 1
+
+
+def test_the_command_writes_a_copy_and_names_silos_that_hold_nothing(
+    hanse: Callable[..., Outcome],
+    experiment_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(step_probes, "MOST_PROBES", 4)
+    profile = tmp_path / "slow.json"
+    profile.write_text(json.dumps(asdict(PROFILE)))
+    words = ("--out", "planned.yaml", "--profiles", f"silo-1={profile}", "seed=5")
+    outcome = hanse("plan", experiment_file, *words)
+    assert outcome.code == 0, outcome.err
+    assert "plan  planned.yaml" in outcome.out and "silo-3" in outcome.out
+    assert load(Path("planned.yaml")).seed == 5
+    small = hanse("plan", experiment_file, "--out", "b.yaml", "--memory", "silo-2=0.01")
+    assert small.code == 2 and not Path("b.yaml").exists()
+    assert "silo-2 has 0.01 GB for training, and the least that would fit is" in small.err
