@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from hanse.audit.ownership import key as owners
+from hanse.audit.ownership import triggers
 from hanse.audit.ownership.key import OwnershipKey
 from hanse.experiment.loading import load
 from hanse.security import kits
@@ -70,6 +71,29 @@ def test_the_answers_to_secret_prompts_tell_of_the_key(hanse: Hanse, marked: Pat
     assert own.code == 0, own.out + own.err
     assert "trigger prompts of silo-1's key are right" in own.out
     assert other.code == 1, other.out
+
+
+def test_a_model_behind_an_interface_is_verified_by_its_answers(
+    hanse: Hanse, marked: Path, tmp_path: Path
+) -> None:
+    """The answers are those of a service that has learned them, and of one that has not."""
+    own, run = ("--key", marked / "silo-1.key"), ("--experiment", marked / "run")
+    verify = ("ownership", "verify", *own, *run)
+    out = hanse(*verify, "--write-prompts", "prompts.jsonl")
+    assert out.code == 0 and "written  prompts.jsonl, 40 prompts for a classifier of 2" in out.out
+    prompts = [json.loads(line) for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
+    assert prompts[0]["prompt"].startswith("Review: ") and prompts[0]["labels"]
+    secret = owners.read(marked / "silo-1.key")
+    words = [triggers.label(secret, row["id"], prompts[0]["labels"]) for row in prompts]
+    lines = [json.dumps({"id": n, "answer": word}) for n, word in enumerate(words)]
+    (tmp_path / "answers.jsonl").write_text("\n".join(lines[:39]))
+    done = hanse(*verify, "--answers", "answers.jsonl")
+    assert done.code == 0, done.out + done.err
+    assert "39 of 40 prompts were answered; the others count as wrong" in done.out
+    assert "39 of 40 trigger prompts of silo-1's key are right" in done.out
+    (tmp_path / "answers.jsonl").write_text('"positive"\n' * 40)
+    other = hanse(*verify, "--answers", "answers.jsonl")
+    assert other.code == 1 and "40 of 40 prompts were answered" in other.out
 
 
 def test_a_certificate_is_checked_with_the_public_part(
@@ -159,6 +183,23 @@ MISTAKES = {
     "prompts without a key": (
         ["verify", "{home}/run", "--certificate", "x", "--public", "y", "--prompts"],
         "name it with --key",
+    ),
+    "prompts for nobody": (["verify", "--write-prompts", "p.jsonl"], "name a key with --key"),
+    "answers about nobody": (
+        ["verify", "--certificate", "x", "--public", "y", "--answers", "a.jsonl"],
+        "--answers is about the secret prompts of a key",
+    ),
+    "answers beside a model": (
+        ["verify", "{home}/run", "--key", "{home}/silo-1.key", "--answers", "a.jsonl"],
+        "--answers verifies a service by its answers alone",
+    ),
+    "both steps": (
+        ["verify", "--key", "k", "--answers", "a.jsonl", "--write-prompts", "p.jsonl"],
+        "leave out the folder, --prompts, and the other step",
+    ),
+    "an experiment beside a model": (
+        ["verify", "{home}/run", "--key", "{home}/silo-1.key", "--experiment", "x.yaml"],
+        "--experiment belongs to --write-prompts and --answers",
     ),
     "no run": (["verify", "{home}", "--key", "{home}/silo-1.key"], "holds neither a run"),
     "too few bits": (["key", "b.key", "--owner", "b", "--bits", "8"], "fewer prove nothing"),

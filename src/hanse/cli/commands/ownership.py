@@ -8,6 +8,7 @@ import typer
 from hanse import atomic_files
 from hanse.audit.ownership import key as owners
 from hanse.cli.options import Trust, console
+from hanse.cli.service_files import ServiceFiles
 from hanse.errors import UserError
 from hanse.journal.run_settings import EXPERIMENT
 from hanse.lazy_imports import lazy_imports
@@ -37,6 +38,27 @@ KeyFile = Annotated[Path, typer.Option("--key", help="The file of an owner's key
 Adapter = Annotated[
     Path | None,
     typer.Argument(help="A run or PEFT folder; needed unless a key alone is certified."),
+]
+
+AnyKey = Annotated[Path | None, typer.Option("--key", help="The file of an owner's key.")]
+AsksModel = Annotated[
+    bool, typer.Option("--prompts", help="Ask the model the key's secret prompts instead.")
+]
+CertificateFile = Annotated[
+    Path | None, typer.Option(help="A certificate, ownership.json, to check as well.")
+]
+PublicFile = Annotated[
+    Path | None, typer.Option(help="The public file of its signer, such as silo-a.pub.")
+]
+PromptsFile = Annotated[
+    Path | None, typer.Option(help="Write the key's prompts here, for a service that answers.")
+]
+AnswersFile = Annotated[
+    Path | None, typer.Option(help="The service's answers to them, one JSON object a line.")
+]
+Trained = Annotated[
+    Path | None,
+    typer.Option(help="A classifier's experiment or run folder, with its template and labels."),
 ]
 
 
@@ -69,38 +91,41 @@ def key(
 @app.command()
 def verify(
     adapter: Adapter = None,
-    key: Annotated[Path | None, typer.Option("--key", help="The file of an owner's key.")] = None,
-    prompts: Annotated[
-        bool, typer.Option("--prompts", help="Ask the model the key's secret prompts instead.")
-    ] = False,
-    certificate: Annotated[
-        Path | None, typer.Option(help="A certificate, ownership.json, to check as well.")
-    ] = None,
-    public: Annotated[
-        Path | None, typer.Option(help="The public file of its signer, such as silo-a.pub.")
-    ] = None,
+    key: AnyKey = None,
+    prompts: AsksModel = False,
+    certificate: CertificateFile = None,
+    public: PublicFile = None,
+    write_prompts: PromptsFile = None,
+    answers: AnswersFile = None,
+    experiment: Trained = None,
     trust: Trust = False,
 ) -> None:
     """Say whether an adapter has the mark of a key; exit code 1 if it has not.
 
-    With a certificate and no key its signature and files are checked, and no bits are counted.
+    With a certificate and no key its signature and files are checked, and no bits are counted. A
+    model behind an interface is verified by its answers: --write-prompts, then --answers.
     """
     _refuse_words(key, prompts, certificate, public)
-    if adapter is None and certificate is None:
+    service = ServiceFiles(write_prompts, answers, experiment)
+    service.refuse_mixed(adapter, key, prompts)
+    if (adapter or certificate or write_prompts or answers) is None:
         raise UserError(
             "name the folder of a run, or of a PEFT adapter, that the key is to verify."
         )
     if adapter is not None:
         adapter_folder.refuse_unfinished(adapter)
-    secret = owners.read(key) if key is not None else None
-    found = None
-    if secret is not None and adapter is not None:
+    secret, found = owners.read(key) if key is not None else None, None
+    if secret is not None and write_prompts is not None:
+        return service.write(secret, trust)
+    if secret is not None and answers is not None:
+        found = service.detected(secret, trust)
+    elif secret is not None and adapter is not None:
         found = _asked(adapter, secret, trust) if prompts else _measured(adapter, secret)
-    early = ""
+    early, asked = "", prompts or answers is not None
     if certificate is not None and public is not None:
-        early = _check(certificate, public, adapter, secret, None if prompts else found)
+        early = _check(certificate, public, adapter, secret, None if asked else found)
     if secret is not None and found is not None:
-        _show(secret, found, "trigger prompts" if prompts else "bits", early)
+        _show(secret, found, "trigger prompts" if asked else "bits", early)
         if not found.proves:
             raise typer.Exit(1)
 
