@@ -171,6 +171,14 @@ REFUSED = {
         "algorithm=flora | clients.silo-1.ownership={{key: {key}}}",
         "FLoRA begins each round with other factors",
     ),
+    "factors of another product": (
+        "algorithm=flexlora | clients.silo-1.ownership={{key: {a}}}",
+        "FlexLoRA delivers other factors of the product than silos train",
+    ),
+    "factors of a higher rank": (
+        "algorithm=fedex_lora | clients.silo-1.ownership={{key: {a}}}",
+        "FedExLoRA delivers other factors of the product than silos train",
+    ),
     "a frozen A": (
         "algorithm=ffa_lora | clients.silo-1.ownership={{key: {a}}}",
         "the key marks LoRA's A, which FFALoRA never trains",
@@ -203,6 +211,16 @@ def test_marks_that_cannot_be_laid_are_refused_before_a_model_is_loaded(
     lost = "model.model_name_or_path=/nowhere"
     outcome = hanse("run", experiment_file, lost, *words.format(**files).split(" | "))
     assert outcome.code == 2 and sentence in outcome.err, outcome.err
+
+
+def test_a_pattern_that_names_factors_which_are_replaced_is_refused(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    key = OwnershipKey("silo-1", "ab" * 32, place="weights", tensors="*layers.0.*_A.w?ight")
+    owners.write(file := tmp_path / "some.key", key)
+    own = f"clients.silo-1.ownership={{key: {file}}}"
+    with pytest.raises(UserError, match="silo-1: the key marks LoRA's A or B, and FlexLoRA"):
+        simulation.run(load(experiment_file, ["algorithm=flexlora", own]))
 
 
 def test_a_pattern_that_also_names_constants_is_refused(

@@ -18,8 +18,10 @@ from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
 from hanse.experiment.assembly.resources import adapter_settings
 from hanse.experiment.part_kinds import spec_name
 from hanse.experiment.schema import Experiment, build_algorithm, build_objective
+from hanse.federation.algorithms.fedex_lora import FedExLoRA
 from hanse.federation.algorithms.fedper import FedPer
 from hanse.federation.algorithms.ffa_lora import FFALoRA
+from hanse.federation.algorithms.flexlora import FlexLoRA
 from hanse.federation.algorithms.flora import FLoRA
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.objective import Objective
@@ -29,9 +31,11 @@ from hanse.learners.adapters.lora import Lora
 from hanse.learners.adapters.p_tuning import PTuning
 from hanse.learners.injection.adapter import LORA_XS
 from hanse.learners.training.marks import TRIGGERS
-from hanse.tensors.low_rank import A
+from hanse.tensors.low_rank import A, B
 
 log = logging.getLogger(__name__)
+
+REFACTORED = (FlexLoRA, FedExLoRA)  # whose delivered factors are others than those of the silos
 
 # Adapters whose trained tensors are not those that a run saves, by PEFT's names.
 NOT_DELIVERED = {LORA_XS: "LoRA's factors B·R and A", PTuning.kind: "what its encoder computes"}
@@ -64,8 +68,9 @@ class Owners:
         if holder not in self.by_holder:
             return None
         own, settings, key = self.by_holder[holder]
-        _refuse_fixed(key, learner)
-        averaged = holder != SERVER and build_algorithm(own).payload != "logits"
+        algorithm = build_algorithm(own)
+        _refuse_lost(key, learner, algorithm)
+        averaged = holder != SERVER and algorithm.payload != "logits"
         return mark.laid(key, settings, learner.parameters(), averaged)
 
     def remarks(self, learner: AdaptedModel) -> list[str]:
@@ -168,6 +173,9 @@ def _kept_or_restarted(algorithm: Algorithm, key: OwnershipKey) -> str:
             f"{name} begins each round with other factors, and delivers B = 0 beside a change of "
             "the base; choose another algorithm, such as flexlora"
         )
+    names_factors = key.place == "weights" and key.tensors.endswith((A, B, "*"))
+    if isinstance(algorithm, REFACTORED) and names_factors:
+        return _other_factors(algorithm)
     if isinstance(algorithm, FFALoRA) and key.place == "weights" and key.tensors.endswith(A):
         return (
             f"the key marks LoRA's A, which {name} never trains; make a key with --place product, "
@@ -176,10 +184,24 @@ def _kept_or_restarted(algorithm: Algorithm, key: OwnershipKey) -> str:
     return ""
 
 
-def _refuse_fixed(key: OwnershipKey, learner: AdaptedModel) -> None:
-    """Raise UserError for a pattern that also names tensors that are saved and never trained."""
+def _other_factors(algorithm: Algorithm) -> str:
+    return (
+        f"the key marks LoRA's A or B, and {type(algorithm).__name__} delivers other factors of "
+        "the product than silos train; make a key with --place product, or choose another "
+        "algorithm, such as fedavg"
+    )
+
+
+def _refuse_lost(key: OwnershipKey, learner: AdaptedModel, algorithm: Algorithm) -> None:
+    """Raise UserError for a pattern of tensors that the delivered adapter has otherwise.
+
+    They are factors that are replaced by others, and tensors that are saved and never trained.
+    """
     if key.place != "weights":
         return
+    factors = [name for name in learner.parameters() if name.endswith((A, B))]
+    if isinstance(algorithm, REFACTORED) and any(fnmatchcase(n, key.tensors) for n in factors):
+        raise UserError(f"{key.owner:.80}: {_other_factors(algorithm)}.")
     fixed = [*learner.constants().tensors, *learner.attached.untrained]
     if found := sorted(name for name in fixed if fnmatchcase(name, key.tensors)):
         raise UserError(
