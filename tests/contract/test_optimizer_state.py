@@ -16,6 +16,7 @@ from contract.rounds import Round, first, rounds
 OTHER_REASONS = {
     "ditto": "two trainings of a round would share one state",
     "fednova": "its normalizer counts from a velocity of zero",
+    "fedadapter": "a client trains parts of different sizes",
 }
 NO_MEAN = {"feddyn", "fedopt"}  # a step beyond the mean, in the same coordinates
 NAMES = sorted({case.name for case in CASES} - WHOLE)

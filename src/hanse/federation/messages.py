@@ -48,6 +48,7 @@ class ClientProfile:
     numbers: Numbers = field(default_factory=dict)
     layout: Tensors | None = field(default=None, compare=False)
     last_counted_round: int = field(default=0, compare=False)
+    place: int = field(default=0, compare=False)  # among the clients that a round asks, from 0 on
     rounding: int = 1
 
 
@@ -136,10 +137,8 @@ class Request:
         """The same in parts, which share the memory of the tensors."""
         header = {"message": "request", "kind": self.kind}
         header |= {"constants": self.constants} if self.constants else {}
-        numbers: dict[str, float] = {
-            "round": self.round,
-            "last_counted_round": self.last_counted_round,
-        }
+        numbers: dict[str, float] = {"round": self.round}
+        numbers["last_counted_round"] = self.last_counted_round
         numbers |= {"attempt": self.attempt} if self.attempt else {}
         numbers |= {
             f"instruction/{name}": value for name, value in self.instruction.numbers.items()

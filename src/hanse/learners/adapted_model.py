@@ -24,6 +24,7 @@ from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.member import Member
 from hanse.learners.fitting import train
 from hanse.learners.generation import Decoding, continuations, generate
+from hanse.learners.injection import parts_of_adapters
 from hanse.learners.injection.attached_adapter import AttachedAdapter, in_training
 from hanse.learners.injection.mixed import kind_of
 from hanse.learners.models.emulators import places
@@ -50,7 +51,6 @@ class AdaptedModel(Learner):
     base_only: logits and texts are those of the base model alone.
     checkpoint: where training by itself writes its progress.
     models: those beside it, each with its own adapter or frozen, and its own optimizer state.
-    max_length: the most tokens of a row.
     protection: hides the rows in the next training. sealed: only that training may read them.
     mark: its owner's, which every training lays.
     """
@@ -78,6 +78,9 @@ class AdaptedModel(Learner):
         """A copy for one request; the models beside it are copied, too."""
         models = {name: model.for_request(context, {}) for name, model in self.models.items()}
         return replace(self, context=context, optimizer_state=optimizer_state, models=models)
+
+    def configure(self, numbers: Mapping[str, float]) -> None:
+        self.adapter = parts_of_adapters.select(self.backbone, self.adapter, numbers)
 
     def keep_optimizer_state(self, state: Memory) -> None:
         self.optimizer_state = state
@@ -272,10 +275,7 @@ class AdaptedModel(Learner):
         return token_exchange.correspondences(self.backbone, self.examples(split), other)
 
     def unshared(self, shared: Collection[str]) -> list[str]:
-        """The kinds of adapters, by PEFT's names, of which clients share no tensor.
-
-        Empty if they share none of any kind.
-        """
+        """Kinds of adapters (PEFT's names) without a shared tensor; empty if none is shared."""
         kinds = self.attached.kinds
         known = {kind_of(name, kinds) for name in shared}
         return [kind for kind in kinds if kind not in known] if known & {*kinds} else []

@@ -85,10 +85,9 @@ class Backbone:
 
     def attach(self, settings: Adapter, seed: int) -> str:
         """Attach another adapter, and return its name."""
+        task, fresh = self.head.task, self.fresh
         with self._keeping_gradients():
-            self.model, attached = inject.attach(
-                self.model, settings, seed, self.head.task, self.fresh
-            )
+            self.model, attached = inject.attach(self.model, settings, seed, task, fresh)
         for config in attached.configs:  # PEFT has written the model's folder on this machine
             config.base_model_name_or_path = hub_id(self.name)
         attached.set_gradients()
@@ -109,8 +108,9 @@ class Backbone:
         return name
 
     def detach(self, adapter: str) -> None:
-        """Take an adapter out and free its memory."""
-        del self.adapters[adapter]
+        """Take an adapter out, with its parts, and free its memory."""
+        for part in self.adapters.pop(adapter).parts.values():
+            self.detach(part)
         with self._keeping_gradients():
             self.model = inject.detach(self.model, adapter)
         self._active, self._residual = "", None

@@ -33,6 +33,14 @@ def padded(part: Tensors, whole: Tensors) -> dict[str, Tensor]:
     return result
 
 
+def over(part: Tensors, whole: Tensors) -> dict[str, Tensor]:
+    """Copies of the whole's tensors, with a part's in their leading blocks."""
+    result = {name: tensor.clone() for name, tensor in whole.items()}
+    for name, tensor in part.items():
+        _block(result[name], tensor).copy_(tensor)
+    return result
+
+
 def coverage(part: Tensors, whole: Tensors) -> dict[str, Tensor]:
     """Ones where a part has elements of the whole, and zeros elsewhere."""
     return padded({name: torch.ones(form.shape) for name, form in part.items()}, whole)

@@ -244,7 +244,8 @@ class Guard:
                 f"{self.silo.name} trains only if other silos say that they were sent the same, "
                 "and its kit knows none of them; there, run `hanse kit trust members.pub`."
             )
-        if build_algorithm(job.experiment).clients_may_differ == "layout":
+        algorithm = build_algorithm(job.experiment)
+        if algorithm.clients_may_differ == "layout" or algorithm.resizes_adapter:
             self._refuse_unless_auto(setting, spec_name(job.experiment.algorithm))
             return None
         return AgreementMember(

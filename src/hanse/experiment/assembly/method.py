@@ -74,11 +74,16 @@ def _refuse_unawaited(experiment: Experiment, rule: str, needed: int, asked: int
 
 
 def method_remarks(experiment: Experiment, simulated: bool) -> list[str]:
-    """Remarks on a run's aggregator, on a loss that is replaced, and on an attack, if any.
+    """Remarks on a run's aggregator, a loss that is replaced, growth, and an attack, if any.
 
     simulated: all clients are in this process.
     """
     remarks = withheld_scores(experiment) + loss_remarks(experiment)
+    if build_algorithm(experiment).resizes_adapter:
+        remarks.append(
+            f"{spec_name(experiment.algorithm)} grows the adapter: bytes, seconds and memory that "
+            "are told beforehand are those of the first round, and later ones may take more."
+        )
     if simulated:
         remarks += attack.remarks(experiment)
         try:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from hanse.errors import UserError
 from hanse.experiment.assembly import unfit_models
 from hanse.experiment.assembly.federated_dataset import FederatedDataset
+from hanse.experiment.assembly.resources import adapter_settings
 from hanse.experiment.assembly.shared_batches import refuse_unlike
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 from hanse.federation.interfaces.algorithm import Algorithm
@@ -30,7 +31,11 @@ def refuse_unmet(
         task.require()
     if only is None:
         _refuse_unscored(tasks, bool(experiment.evaluation.test and dataset.test))
-    _refuse_optimizers(build_algorithm(experiment), experiment, settings)
+    algorithm = build_algorithm(experiment)
+    if not only:  # a silo has other rows
+        _refuse_unvalidated(algorithm, dataset)
+    _refuse_fixed_adapter(algorithm, experiment)
+    _refuse_optimizers(algorithm, experiment, settings)
     here = {name: own for name, own in settings.items() if only is None or name in only}
     unfit_models.refuse_unfit(experiment, here, server=not only)
     refuse_unlike(experiment, settings, server=not only)
@@ -44,6 +49,34 @@ def _refuse_unscored(tasks: Mapping[str, Task], tested: bool) -> None:
                 f"the task {name} takes so long that it scores test rows only, and this run has "
                 "none; hold some out with data.test, and set evaluation.test: true."
             )
+
+
+def _refuse_unvalidated(algorithm: Algorithm, dataset: FederatedDataset) -> None:
+    """Raise UserError for an algorithm that scores models, and has no rows to score them on."""
+    if algorithm.needs_validation and not dataset.validation:
+        raise UserError(
+            f"{type(algorithm).__name__} chooses among models by the server's validation rows, and "
+            "there are none; hold some out, such as data.validation: 200, or name a file there."
+        )
+
+
+def _refuse_fixed_adapter(algorithm: Algorithm, experiment: Experiment) -> None:
+    """Raise UserError for an adapter that an algorithm cannot train parts of."""
+    if not algorithm.resizes_adapter:
+        return
+    name = type(algorithm).__name__
+    if experiment.adapter.source is not None:
+        raise UserError(
+            f"{name} grows an adapter from a small one, and adapter.from names a trained one; "
+            "leave it out, or choose another algorithm, such as fedavg."
+        )
+    adapter = adapter_settings(experiment)
+    if not adapter.resizable:
+        raise UserError(
+            f"{name} grows an adapter layer by layer, and {type(adapter).__name__} with these "
+            "settings has no parts that train by themselves; choose houlsby, pfeiffer, or lora "
+            "without rank_pattern and target_parameters."
+        )
 
 
 def _refuse_optimizers(

@@ -275,20 +275,21 @@ def open_round(
     attempt: how often the round was asked for before. required: as in `Exchange`.
     """
     context, algorithm = run.context(round), run.method.algorithm
-    instructions, delivery = {}, FileDelivery(run, round)
+    places = {name: place for place, name in enumerate(profiles)}
+    instructions, asked, delivery = {}, {}, FileDelivery(run, round)
     with run.journal.ledger.time("round"):
         supplied = delivery.deliver(list(profiles))
     for name in supplied:
         counted = server_state.last_counted_rounds.get(name, 0)
-        profile = replace(profiles[name], last_counted_round=counted)
+        profile = replace(profiles[name], last_counted_round=counted, place=places[name])
         instruction = algorithm.instruction(server_state.algorithm_state, profile, context)
         if instruction is not None:
-            instructions[name] = instruction
+            instructions[name], asked[name] = instruction, profile
     exchange = RoundExchange(
         run,
         server_state,
         context,
-        {name: profiles[name] for name in instructions},
+        asked,
         instructions,
         replies_awaited,
         attempt if run.method.aggregator.has_phases else 0,

@@ -35,6 +35,8 @@ class ModelRequirements:
     replaces_loss: ClassVar[tuple[str, ...]] = ()  # splits that it trains on by a loss of its own
     keeps: ClassVar[str] = ""  # the model of `personalized`, in `models`; empty: the trained one
     example_kinds: ClassVar[tuple[str, ...]] = ()  # those of objectives that fit; empty: all
+    needs_validation: ClassVar[bool] = False  # the server scores models on its validation rows
+    resizes_adapter: ClassVar[bool] = False  # learners train parts of a fresh adapter (`configure`)
 
     def require(self, trained: ModelFacts, beside: Mapping[str, ModelFacts]) -> None:
         """Raise UserError for models of the server, or of one client, that do not fit.

@@ -14,6 +14,10 @@ from hanse.tensors.low_rank import RESIDUAL
 from hanse.tensors.named import Tensors, refuse_unlike, strip_prefix
 from hanse.tensors.serialization import Numbers
 
+# Numbers by which an instruction asks for a part of the adapter: its layers, counted from the top,
+# and the size of what is inside of each, such as LoRA's rank.
+DEPTH, WIDTH = "adapter_depth", "adapter_width"
+
 
 class TrainedTensors(ABC):
     """The tensors that a learner trains, beside a base that stays as it is."""
@@ -28,7 +32,11 @@ class TrainedTensors(ABC):
         return sum(parameter.numel() for parameter in self.parameters().values())
 
     def configure(self, numbers: Numbers) -> None:  # noqa: B027 (most learners ignore them)
-        """Configure the adapter by an instruction's numbers (a rank); by default do nothing."""
+        """Configure the adapter by an instruction's numbers (a rank); by default do nothing.
+
+        With DEPTH and WIDTH only this part of it is trained, or all if it has no more. Its initial
+        tensors are leading blocks of the whole adapter's.
+        """
 
     def keep_optimizer_state(self, state: Memory) -> None:  # noqa: B027 (many have none)
         """Let training go on from the optimizer's state of the last round, and update it there."""

@@ -1,6 +1,6 @@
 """Houlsby's adapters (Houlsby et al. 2019, 1902.00751): two bottlenecks in each layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, PositiveFloat
@@ -41,6 +41,18 @@ class Houlsby(Adapter):
     @property
     def row_gradients(self) -> bool:
         return True
+
+    @property
+    def resizable(self) -> bool:
+        return True
+
+    def resized(self, model: Any, depth: int, width: int) -> "Houlsby":
+        hidden = model.config.get_text_config().hidden_size
+        whole = max(1, int(hidden / self.reduction_factor))
+        # Half a number more than the width, so that rounding cannot make it less.
+        factor = self.reduction_factor if width >= whole else hidden / (width + 0.5)
+        layers = modules.top(model, self.layers_to_transform, depth)
+        return replace(self, reduction_factor=factor, layers_to_transform=layers)
 
     def config(self, model: Any) -> "bottleneck.BottleneckConfig":
         known = activations.ACT2FN

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, PlainSerializer, PositiveFloat
@@ -83,6 +83,16 @@ class Lora(Adapter):
     @property
     def row_gradients(self) -> bool:
         return not self.use_dora and not self.target_parameters
+
+    @property
+    def resizable(self) -> bool:
+        return not self.rank_pattern and not self.target_parameters
+
+    def resized(self, model: Any, depth: int, width: int) -> "Lora":
+        """As the base class says; α is such that s stays the same."""
+        rank, layers = min(width, self.r), modules.top(model, self.layers_to_transform, depth)
+        alpha = self.lora_alpha * (rank / self.r) ** (0.5 if self.use_rslora else 1.0)
+        return replace(self, r=rank, lora_alpha=alpha, layers_to_transform=layers)
 
     def config(self, model: Any) -> "peft.LoraConfig":
         self._refuse_wide(model)

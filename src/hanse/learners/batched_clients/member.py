@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.learners.backbone import Backbone
+from hanse.learners.batched_clients.batched_layers import BOTTLENECK_TENSORS
 from hanse.learners.batched_clients.stacked_adapters import stackable
 from hanse.learners.injection.attached_adapter import AttachedAdapter
 from hanse.learners.training.job import TrainingJob
@@ -36,7 +37,9 @@ class Member:
         """A key that is equal for clients that can train together."""
         residual = digest(self.residual) if self.residual else ""
         names = tuple(self.tensors), tuple(self.frozen)
-        return id(self.backbone), *names, self.job.settings.optim, residual
+        # Unlike LoRA's padding with zeros, a bottleneck's may learn: f(0) need not be 0.
+        widths = tuple(len(t) for n, t in self.whole.items() if n.endswith(BOTTLENECK_TENSORS[0]))
+        return id(self.backbone), *names, widths, self.job.settings.optim, residual
 
     @property
     def whole(self) -> Tensors:

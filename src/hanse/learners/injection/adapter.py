@@ -71,6 +71,19 @@ class Adapter(ABC):
         return False
 
     @property
+    def resizable(self) -> bool:
+        """True if `resized` gives parts of this adapter."""
+        return False
+
+    def resized(self, model: Any, depth: int, width: int) -> "Adapter":
+        """The adapter in its top `depth` layers alone, with `width` inner numbers in each.
+
+        All of it if it has no more. Its tensors are leading blocks of the whole adapter's, and its
+        effect is the same if the others' last factor is zero.
+        """
+        raise TypeError(f"{type(self).__name__} has no parts that train by themselves")
+
+    @property
     def kinds(self) -> "tuple[Adapter, ...]":
         """The kinds that are put into a model; in a layer, each is around those before it."""
         return (self,)

@@ -11,6 +11,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch.nn import LSTM, Dropout, Module, Parameter
 
+from hanse.learners.injection.adapter import Adapter
 from hanse.tensors.low_rank import A
 from hanse.tensors.named import Tensors
 
@@ -36,6 +37,9 @@ class AttachedAdapter:
     frozen_depth: the number of the model's first layers whose outputs it does not change.
     needs_padding: something reads the rows of a batch by themselves, such as virtual tokens.
     constants_digest: the hash of its constants, empty while it is unknown.
+    settings: those that it was attached with; None without an adapter.
+    whole: the name of the adapter that this one is a part of; empty if it is none.
+    parts: the names of its own parts in the model, by their settings, the last used last.
     """
 
     name: str
@@ -51,6 +55,9 @@ class AttachedAdapter:
     frozen_depth: int = 0
     needs_padding: bool = False
     constants_digest: str = ""
+    settings: Adapter | None = None
+    whole: str = ""
+    parts: dict[Adapter, str] = field(default_factory=dict)
 
     @classmethod
     def none(cls) -> "AttachedAdapter":

@@ -65,7 +65,9 @@ def attach(
     def trains(parameter: str) -> bool:
         return settings.trains(parameter) or any(place in parameter for place in places)
 
-    return adapted, AttachedAdapter.of(adapted, name, configs, trains)
+    attached = AttachedAdapter.of(adapted, name, configs, trains)
+    attached.settings = settings
+    return adapted, attached
 
 
 def _free_name(model: Module) -> str:

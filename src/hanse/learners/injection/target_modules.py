@@ -118,6 +118,12 @@ def matching(model: Any, targets: list[str] | str, layers: Layers) -> list[str]:
     return matches
 
 
+def top(model: Any, layers: Layers | None, depth: int) -> Layers:
+    """The last `depth` of these layers; none: of all."""
+    every = range(model.config.get_text_config().num_hidden_layers) if layers is None else layers
+    return tuple(sorted({*every})[-depth:])
+
+
 def within_layers(model: Any, numbers: Layers) -> list[str]:
     """The full names of all modules with weights of their own in some of the model's layers.
 
