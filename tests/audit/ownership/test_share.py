@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hanse.audit.ownership.key import OwnershipKey
 from hanse.audit.ownership.mark import OwnersMark, laid
-from hanse.audit.ownership.settings import OwnershipSettings
+from hanse.audit.ownership.settings import STRONGEST, OwnershipSettings
 from hanse.audit.ownership.share import FILE, LEAST, Move, Moves, share_of
 from hanse.audit.ownership.verification import detected
 from hanse.errors import UserError
@@ -132,3 +132,18 @@ def test_moves_begin_where_the_first_training_of_a_round_began(tmp_path: Path) -
     once.pull({"w": start}, context)
     once.trained({"w": end})
     assert Moves(tmp_path, own.key.commitment).before(2) == [move]
+
+
+def test_a_silo_of_which_little_arrives_pulls_more_strongly_up_to_a_limit(tmp_path: Path) -> None:
+    tensor = torch.randn(NUMBERS, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    step = torch.randn(NUMBERS, generator=torch.Generator().manual_seed(3))
+    own = laid(KEYS[0], OwnershipSettings("unused"), {"w": tensor})
+    added = []
+    for moves in ([], [Move(1, 0.0, 9.0, 1.0)]):
+        for move in moves:
+            Moves(tmp_path, KEYS[0].commitment).keep(move)
+        tensor.grad = step.clone()
+        context = RoundContext(0, 2, clients=4)
+        own.for_request(tmp_path).pull({"w": tensor}, context)({"w": tensor}).backward()
+        added.append(float((tensor.grad - step).norm() / step.norm()))
+    assert added[0] < 0.5 and added[1] == pytest.approx(STRONGEST, rel=0.1)

@@ -8,6 +8,7 @@ import pytest
 from hanse.audit.ownership import key as owners
 from hanse.audit.ownership.key import OwnershipKey
 from hanse.deployment.server.job_text import job_text
+from hanse.deployment.silo.endpoint import tell_remarks
 from hanse.deployment.silo.job import Job, received
 from hanse.deployment.silo.refusals import settings_refusals
 from hanse.errors import UserError
@@ -38,7 +39,9 @@ def reasons(job: Job, home: Path, policy: str) -> list[str]:
     return [*settings_refusals(silo(home, policy, more).policy, job)]
 
 
-def test_a_silo_lays_its_own_mark(home: Path, told: dict[str, Any]) -> None:
+def test_a_silo_lays_its_own_mark(
+    home: Path, told: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     mine = silo(home, more=MARKS)
     job = received(dump(told), mine)
     own = job.experiment.for_client("silo-1").ownership
@@ -51,6 +54,10 @@ def test_a_silo_lays_its_own_mark(home: Path, told: dict[str, Any]) -> None:
     mark = simulation.clients["silo-1"].learner.mark
     assert mark is not None and mark.key == KEY
     assert simulation.learner.mark is None
+    tell_remarks(simulation, "silo-1", others=2)
+    assert "at worst" not in caplog.text
+    tell_remarks(simulation, "silo-1", others=999)
+    assert "as many of each of 999 other silos, at worst, are 64,000 bits in" in caplog.text
 
 
 @pytest.mark.parametrize("place", ["ownership", "clients"])

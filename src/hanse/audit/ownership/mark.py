@@ -16,7 +16,7 @@ from torch import Tensor
 from hanse.audit.ownership.chance import detection_bound
 from hanse.audit.ownership.key import OwnershipKey
 from hanse.audit.ownership.places import MarkedPlace, place_of
-from hanse.audit.ownership.settings import OwnershipSettings
+from hanse.audit.ownership.settings import STRONGEST, OwnershipSettings
 from hanse.audit.ownership.share import Move, Moves, share_of
 from hanse.errors import UserError
 from hanse.federation.interfaces.results import Penalty
@@ -69,6 +69,7 @@ class OwnersMark:
             share = self._share(float((self._signs * measured).mean()), context)
         beyond = (1 / share - 1) * short
         strength = self.settings.strength * max(1.0, 1 / (share * max(1, context.clients)))
+        strength = min(strength, STRONGEST)
 
         def pulled(tensors: Tensors) -> Tensor:
             return self._pulled(tensors, beyond, strength)

@@ -56,7 +56,7 @@ PromptsFile = Annotated[
 AnswersFile = Annotated[
     Path | None, typer.Option(help="The service's answers to them, one JSON object a line.")
 ]
-Trained = Annotated[
+TrainedBy = Annotated[
     Path | None,
     typer.Option(help="A classifier's experiment or run folder, with its template and labels."),
 ]
@@ -97,7 +97,7 @@ def verify(
     public: PublicFile = None,
     write_prompts: PromptsFile = None,
     answers: AnswersFile = None,
-    experiment: Trained = None,
+    experiment: TrainedBy = None,
     trust: Trust = False,
 ) -> None:
     """Say whether an adapter has the mark of a key; exit code 1 if it has not.

@@ -47,7 +47,7 @@ def load_endpoint(
         )
     training_rows = replace(division, validation=[], test=[])
     simulation = simulate(experiment, resources, training_rows, only=(silo.name,))
-    _tell_remarks(simulation, silo.name, len(job.participants) - 1)
+    tell_remarks(simulation, silo.name, len(job.participants) - 1)
     endpoint = simulation.endpoint(memories, silo.name, silo.checkpoint_seconds)
     splits = simulation.clients[silo.name].examples
     counts = RowCounts(len(splits["train"]), len(splits["test"]))
@@ -61,7 +61,7 @@ def load_endpoint(
     ), counts
 
 
-def _tell_remarks(simulation: Simulation, name: str, others: int) -> None:
+def tell_remarks(simulation: Simulation, name: str, others: int) -> None:
     """Log the remarks on a run; others: the number of other silos, whose marks are not known."""
     mark = simulation.clients[name].learner.mark
     crowd = crowded(mark, [], unknown=others) if isinstance(mark, OwnersMark) else []

@@ -173,8 +173,8 @@ def _kept_or_restarted(algorithm: Algorithm, key: OwnershipKey) -> str:
             f"{name} begins each round with other factors, and delivers B = 0 beside a change of "
             "the base; choose another algorithm, such as flexlora"
         )
-    names_factors = key.place == "weights" and key.tensors.endswith((A, B, "*"))
-    if isinstance(algorithm, REFACTORED) and names_factors:
+    of_factors = key.tensors == "*" or key.tensors.endswith((A, B))
+    if isinstance(algorithm, REFACTORED) and key.place == "weights" and of_factors:
         return _other_factors(algorithm)
     if isinstance(algorithm, FFALoRA) and key.place == "weights" and key.tensors.endswith(A):
         return (
