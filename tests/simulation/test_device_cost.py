@@ -29,6 +29,8 @@ def test_the_precision_of_a_device() -> None:
     both = DeviceSettings(fp32_tflops=1, bf16_tflops=8, mfu=0.5, operator_us=3)
     assert Machine.of(both, bf16=True) == Machine(8e12, None, 0.5, 3e-6)
     assert Machine.of(both, bf16=False).peak == 1e12
+    only = DeviceSettings(bf16_tflops=8, mfu=0.5, operator_us=3)
+    assert only.uses_bf16(False) and Machine.of(only, bf16=False).peak == 8e12
     alone = DeviceSettings(fp32_tflops=1, bandwidth_gb_s=2, mfu=0.5, operator_us=3)
     assert Machine.of(alone, bf16=True) == Machine(1e12, 2e9, 0.5, 3e-6)
     with pytest.raises(ValueError, match="must be measured"):

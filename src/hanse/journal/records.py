@@ -44,8 +44,8 @@ class RoundCosts:
 
     seconds: by kind of work, of all machines together. peak_memory, gpu_memory: bytes.
     gpu_use: share of time in which the GPU was at work.
-    simulated_seconds: of a simulation with links, by kind of request: from the sending of the first
-        request to the last reply that was waited for; else empty.
+    simulated_seconds: of a simulation with links or devices, by kind of request: from the sending
+        of the first request to the last reply that was waited for; else empty.
     """
 
     bytes: Traffic
@@ -98,7 +98,7 @@ class ClientRecord:
     request_id: the name of the request in all logs. sent_at, answered_at: when the server sent the
         request and received the reply.
     late: for a reply that came too late or twice, the round that it belongs to; else None.
-    unused: the bytes of such a reply. simulated: its seconds in a simulation with links; or None.
+    unused: the bytes of such a reply. simulated: its seconds in a simulation with a clock; or None.
     """
 
     round: RoundNumber

@@ -122,9 +122,8 @@ def _client_device(
     batches = settings.gradient_accumulation_steps
     tokens = rows * sum(sizes) / learner.row_count("train")
     cost = costs[kind].of(tokens, batches)
-    device, bf16 = simulation.experiment.devices[name], learner.backbone.bf16
-    step = Machine.of(device, bf16).step(cost)
-    bf16 = bf16 and device.bf16_tflops is not None
+    device, wanted = simulation.experiment.devices[name], learner.backbone.bf16
+    step, bf16 = Machine.of(device, wanted).step(cost), device.uses_bf16(wanted)
     return ClientDevice(name, device, bf16, cost, step, settings.steps(learner.row_count("train")))
 
 

@@ -34,11 +34,13 @@ class Machine:
 
     @classmethod
     def of(cls, device: DeviceSettings, bf16: bool) -> "Machine":
-        """The device, computing in bfloat16 if wanted and its peak is known, else in float32."""
-        peaks = (device.bf16_tflops, device.fp32_tflops)
-        tflops = next(p for p in (peaks if bf16 else reversed(peaks)) if p is not None)
+        """The device, measured parts included.
+
+        bf16: whether it is to compute in bfloat16; it does the other if only that peak is known.
+        """
+        tflops = device.bf16_tflops if device.uses_bf16(bf16) else device.fp32_tflops
         bandwidth = device.bandwidth_gb_s
-        if device.mfu is None or device.operator_us is None:
+        if tflops is None or device.mfu is None or device.operator_us is None:
             raise ValueError("a device's mfu and operator_us must be measured first")
         return cls(
             1e12 * tflops,

@@ -15,8 +15,8 @@ MEASURED = ("mfu", "operator_us")  # here, if they are not written
 class DeviceSettings(SettingsModel):
     """The figures of a device that a simulated client works on; none: not known.
 
-    fp32_tflops, bf16_tflops: the most matrix products of a second in each precision, in 10¹²
-        floating-point operations, without sparsity.
+    fp32_tflops, bf16_tflops: its peak in matrix products of each precision, in 10¹² floating-point
+        operations a second, without sparsity.
     memory_gb: that training can use, in 10⁹ bytes.
     bandwidth_gb_s: of this memory, in 10⁹ bytes a second.
     up_mbps, down_mbps: rates of its link in 10⁶ bits a second; those of `links` precede them.
@@ -48,6 +48,10 @@ class DeviceSettings(SettingsModel):
                 "follow; write one of them, in 10¹² operations a second."
             )
         return self
+
+    def uses_bf16(self, wanted: bool) -> bool:
+        """True if it computes in bfloat16: if that is wanted and known, or if nothing else is."""
+        return self.bf16_tflops is not None and (wanted or self.fp32_tflops is None)
 
     @property
     def unknown(self) -> tuple[str, ...]:

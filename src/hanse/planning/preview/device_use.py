@@ -21,8 +21,8 @@ class DeviceUse:
 
     least, most: the simulated seconds of training in a round among them.
     forward, backward: shares of these seconds, on average; the optimizer has the rest.
-    precision: in which it computes. mfu: of its peak. joules: of all of them in a round; None: its
-        watts are not known.
+    precision: in which it computes; of the run, unless its peak there is not known.
+    mfu: of its peak. joules: of all of them in a round; None: its watts are not known.
     memory: bytes at the peak of the client that needs most, by a model. has: bytes of memory; None:
         not known.
     unknown: names of figures that are not known.
@@ -66,13 +66,20 @@ def _use(
         most=max(seconds),
         forward=fmean(device.step.forward / device.step.total for device in own),
         backward=fmean(device.step.backward / device.step.total for device in own),
-        precision="bfloat16" if own[0].bf16 else "float32",
+        precision=_precision(own[0].bf16, simulation.clients[names[0]].learner.backbone.bf16),
         mfu=settings.mfu or 0.0,
         joules=None if settings.watts is None else sum(one or 0.0 for one in joules),
         memory=training_memory(_longest_client(simulation, names)),
         has=None if settings.memory_gb is None else 1e9 * settings.memory_gb,
         unknown=settings.unknown,
     )
+
+
+def _precision(bf16: bool, wanted: bool) -> str:
+    """The precision in words, with the reason if it is not that of the run."""
+    name = "bfloat16" if bf16 else "float32"
+    reason = f" (no {'bf16' if wanted else 'fp32'}_tflops are known)"
+    return name + (reason if bf16 != wanted else "")
 
 
 def _longest_client(simulation: Simulation, names: Sequence[str]) -> SimulatedClient:
