@@ -63,14 +63,21 @@ def _adapter(silo: SiloPlan, plan: Plan) -> dict[str, Any]:
     """LoRA's settings of a silo; empty if it trains all that the server's adapter has."""
     if len(silo.ranks) == len(plan.matrices) and set(silo.ranks.values()) == {plan.rank}:
         return {}
-    own: dict[str, Any] = {"target_modules": list(silo.ranks)}
+    names = sorted(silo.ranks, key=_by_layer)
+    own: dict[str, Any] = {"target_modules": names}
     fresh = plan.experiment.adapter.fresh
     if getattr(fresh, "layers_to_transform", None) is not None:
         own["layers_to_transform"] = None  # the names above are of single layers
-    others = {name: rank for name, rank in silo.ranks.items() if rank != plan.rank}
+    others = {name: silo.ranks[name] for name in names if silo.ranks[name] != plan.rank}
     if others or getattr(fresh, "rank_pattern", None):
         own["rank_pattern"] = others
     return own
+
+
+def _by_layer(name: str) -> list[tuple[int, str]]:
+    """A key that sorts names by the numbers in them: layer 2 comes before layer 10."""
+    parts = name.split(".")
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _unequal(plan: Plan) -> bool:

@@ -132,12 +132,13 @@ def _probe(
     )
     try:
         kept, peak = _memory(trained)
-        result = trained.fit(steps=TIMED)
+        results = [trained.fit(steps=1) for _ in range(TIMED)]
     finally:
         backbone.detach(adapter)
     length = round(sum(map(len, batch)) / len(batch))
     real = setting._replace(rows=len(batch), length=length)
-    return _Probe(real, max(result.seconds / result.steps, 1e-6), kept, peak)
+    # The fastest: other programs only add to it.
+    return _Probe(real, max(min(result.seconds for result in results), 1e-6), kept, peak)
 
 
 def _memory(learner: AdaptedModel) -> tuple[float, float | None]:
