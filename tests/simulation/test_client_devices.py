@@ -8,6 +8,7 @@ import pytest
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
 from hanse.journal import run_folder
+from hanse.learners import step_cost
 from hanse.planning.preview import estimate
 from hanse.simulation import run as simulation
 from hanse.simulation.client_devices import client_devices, decided
@@ -65,6 +66,20 @@ def test_seconds_follow_from_operations_and_peak(experiment_file: Path) -> None:
     assert slow.seconds == pytest.approx(slow.steps * expected) and slow.joules is None
     assert devices["silo-3"].joules == pytest.approx(70 * devices["silo-3"].seconds)
     assert devices["silo-3"].seconds < devices["silo-1"].seconds < slow.seconds
+
+
+def test_cached_layers_change_no_seconds(experiment_file: Path) -> None:
+    """The first layer is frozen; what it made of rows may be cached, as it is not after a stop."""
+    words = [*WORDS, "adapter.lora.layers_to_transform=[1]"]
+    assembled = decided(simulate(load(experiment_file, words)))
+    first = client_devices(assembled)
+    client = assembled.clients["silo-1"]
+    loss, parameters, _ = step_cost.typical(
+        client.learner, client.learner.objective, client.examples["train"], 8
+    )
+    cached = [step_cost.count(loss, parameters, 1.0).forward.flops for _ in range(2)]
+    assert cached[1] < cached[0], "the cache is at work, outside of the model of cost"
+    assert client_devices(assembled) == first
 
 
 def test_what_is_measured_is_written_to_the_run_folder(experiment_file: Path) -> None:

@@ -11,6 +11,7 @@ from hanse.experiment.assembly.assemble import SimulatedClient, Simulation
 from hanse.experiment.devices import known
 from hanse.experiment.devices.settings import DeviceSettings
 from hanse.learners import flops, step_cost
+from hanse.learners.caching import frozen_layers
 from hanse.learners.step_cost import StepCost
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
@@ -90,7 +91,8 @@ def measured(client: SimulatedClient) -> tuple[float, float]:
     for rows in ROWS:
         cost = _counted(client, rows)
         loss, parameters, _ = _typical(client, rows)
-        forward, backward = step_cost.seconds(loss, parameters, device)
+        with frozen_layers.unused():
+            forward, backward = step_cost.seconds(loss, parameters, device)
         passes += [Measured(cost.forward, forward), Measured(cost.backward, backward)]
     dtype = torch.bfloat16 if backbone.bf16 else torch.float32
     return fitted(passes, flops.peak(device, dtype))
@@ -128,9 +130,10 @@ def _client_device(
 
 
 def _counted(client: SimulatedClient, rows: int) -> StepCost:
-    """The cost of a step on one batch of typical rows."""
+    """The cost of a step on one batch of typical rows, of which no layer is cached."""
     try:
-        return step_cost.count(*_typical(client, rows))
+        with frozen_layers.unused():
+            return step_cost.count(*_typical(client, rows))
     except (RuntimeError, AssertionError) as error:  # an operator that cannot be counted
         raise UserError(
             f"the operations of a training step of {client.learner.backbone.name} cannot "

@@ -16,6 +16,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -35,6 +36,18 @@ log = logging.getLogger(__name__)
 
 FEWEST = 16  # positions in a forward pass: smaller products are summed in another order
 TOLERANCE = 0.05  # the relative distance of results that count as equal, in bfloat16 too
+
+_unused: ContextVar[bool] = ContextVar("unused", default=False)
+
+
+@contextmanager
+def unused() -> Iterator[None]:
+    """Within this context, all layers compute, and nothing of them is kept."""
+    token = _unused.set(True)
+    try:
+        yield
+    finally:
+        _unused.reset(token)
 
 
 class _Stop(Exception):  # noqa: N818 (no error)
@@ -72,6 +85,9 @@ class FrozenLayers:
         ids: (R, T) tokens on the host, padded on the right; lengths: tokens of each row, which may
             be 0.
         """
+        if _unused.get():
+            yield
+            return
         hidden = self._outputs(ids, lengths)
         layers = self.layers[: self.depth] if hidden is not None else ()
         with replaced(layers, lambda *_, **__: self._returned(hidden)):

@@ -7,6 +7,7 @@ from statistics import fmean
 from hanse.data.packed import lengths
 from hanse.experiment.assembly.assemble import SimulatedClient, Simulation
 from hanse.learners import step_cost
+from hanse.learners.caching import frozen_layers
 from hanse.simulation.client_devices import ClientDevice
 
 TRAINED = 12  # bytes for each trained number beside itself: its gradient and AdamW's two
@@ -98,7 +99,8 @@ def training_memory(client: SimulatedClient) -> float:
     rows = client.experiment.train.per_device_train_batch_size
     weights = list(backbone.model.parameters())
     loss, trained, _ = step_cost.longest(learner, learner.objective, client.examples["train"], rows)
-    kept = step_cost.saved_bytes(loss, weights)
+    with frozen_layers.unused():
+        kept = step_cost.saved_bytes(loss, weights)
     added = {id(p) for attached in backbone.adapters.values() for p in attached.every}
     base = sum(p.numel() * p.element_size() for p in weights if id(p) not in added)
     adapter = sum(p.numel() * (p.element_size() + TRAINED) for p in trained)
