@@ -171,6 +171,10 @@ REFUSED = {
         "algorithm=flora | clients.silo-1.ownership={{key: {key}}}",
         "FLoRA begins each round with other factors",
     ),
+    "parts that grow": (
+        "algorithm=fedadapter | clients.silo-1.ownership={{key: {key}}}",
+        "with FedAdapter silos train parts of the adapter that grow",
+    ),
     "factors of another product": (
         "algorithm=flexlora | clients.silo-1.ownership={{key: {a}}}",
         "FlexLoRA delivers other factors of the product than silos train",

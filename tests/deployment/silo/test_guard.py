@@ -202,6 +202,14 @@ def test_silos_cannot_agree_on_tensors_of_their_own_layouts(
                 gate.accept(job, RowCounts(100, 0))
 
 
+def test_silos_cannot_agree_on_parts_of_an_adapter_that_grows(world: World) -> None:
+    world.trust()
+    world.told["algorithm"] = {"fedadapter": {}}
+    gate = world.gate("{agreement: require}")
+    with pytest.raises(JobRefusedError, match=r"fedadapter sends each silo .* auto or never"):
+        gate.accept(gate.check_job(world.job()), RowCounts(100, 0))
+
+
 def test_a_rule_that_needs_keys_of_silos_is_refused_without_them(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,6 +173,11 @@ def _kept_or_restarted(algorithm: Algorithm, key: OwnershipKey) -> str:
             f"{name} begins each round with other factors, and delivers B = 0 beside a change of "
             "the base; choose another algorithm, such as flexlora"
         )
+    if algorithm.resizes_adapter:
+        return (
+            f"with {name} silos train parts of the adapter that grow, where a mark has no lasting "
+            "place; choose another algorithm, such as fedavg"
+        )
     of_factors = key.tensors == "*" or key.tensors.endswith((A, B))
     if isinstance(algorithm, REFACTORED) and key.place == "weights" and of_factors:
         return _other_factors(algorithm)
