@@ -107,11 +107,8 @@ def serve(
 
 def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watch: Watch) -> Path:
     """Load the model and the test rows, start Flower, and run the rounds in the run's folder."""
+    _warn_of_simulated_parts(experiment)
     folder, resources = watch.folder, Resources()
-    if experiment.has_links:
-        log.warning("links has no effect here: it simulates links, and those of silos are real")
-    if experiment.has_devices:
-        log.warning("device has no effect here: silos train on machines of their own")
     if (folder / "experiment.yaml").is_file():
         marks.pin_servers_key(experiment, folder)
         resources.compute_modes |= compute_modes_from_json(environment.follow(folder))
@@ -147,6 +144,14 @@ def _serve(experiment: Experiment, address: Address, kit: ServerKit | None, watc
         with execute.stoppable() as stop:
             silos.stop = stop.is_set
             return execute.go(simulation, run, stop, again="the same command")
+
+
+def _warn_of_simulated_parts(experiment: Experiment) -> None:
+    """Say which settings of a simulation have no effect in a deployment."""
+    if experiment.has_links:
+        log.warning("links has no effect here: it simulates links, and those of silos are real")
+    if experiment.has_devices:
+        log.warning("device has no effect here: silos train on machines of their own")
 
 
 def _agreement_relay(silos: RemoteClients) -> AgreementRelay:

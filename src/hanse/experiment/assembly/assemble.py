@@ -25,7 +25,7 @@ from hanse.experiment.assembly.marks import owners_of
 from hanse.experiment.assembly.method import build_method, method_remarks, refuse_unserved
 from hanse.experiment.assembly.named_models import Examples, Holders, by_holder, naming
 from hanse.experiment.assembly.preconditions import refuse_unmet
-from hanse.experiment.assembly.resources import Resources, adapter_settings, outputs, replaced_head
+from hanse.experiment.assembly.resources import Resources, outputs, replaced_head
 from hanse.experiment.assembly.schedule import schedule_of
 from hanse.experiment.assembly.shared_batches import compare_readers
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
@@ -192,7 +192,6 @@ def simulate(
     experiment = _labelled(experiment, dataset.labels)
     settings = {name: experiment.for_client(name) for name in experiment.participant_names}
     refuse_unmet(experiment, dataset, settings, only)
-    adapter_settings(experiment)  # raises UserError for an adapter that cannot be read
     settings = {n: own for n, own in settings.items() if only is None or n in only}
     notes = privacy.require_rows(experiment, method, settings, dataset)
     owners = owners_of(experiment, method, settings, server=not only)

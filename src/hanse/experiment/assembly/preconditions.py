@@ -21,7 +21,7 @@ def refuse_unmet(
     settings: Mapping[str, Experiment],
     only: Collection[str] | None,
 ) -> None:
-    """Raise UserError for tasks that cannot be scored, optimizers and tokenizers that do not fit.
+    """Raise UserError for tasks, optimizers, tokenizers and adapters that do not fit.
 
     settings: each client's experiment. only: the clients that are assembled; None: all of them, and
     the server's test rows are here; none of them: the server alone.
@@ -39,6 +39,7 @@ def refuse_unmet(
     here = {name: own for name, own in settings.items() if only is None or name in only}
     unfit_models.refuse_unfit(experiment, here, server=not only)
     refuse_unlike(experiment, settings, server=not only)
+    adapter_settings(experiment)  # raises UserError for an adapter that cannot be read
 
 
 def _refuse_unscored(tasks: Mapping[str, Task], tested: bool) -> None:

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from hanse.experiment.assembly.assemble import Simulation, simulate
 from hanse.experiment.assembly.privacy import planned_account
 from hanse.experiment.schema import Experiment, build_trackers
 from hanse.federation.client_sampling import fraction_asked, sample
-from hanse.federation.exchange.round import open_round
-from hanse.federation.messages import ClientProfile
+from hanse.federation.exchange.round import RoundExchange, open_round
+from hanse.federation.messages import ClientProfile, Update
 from hanse.federation.run import Run
 from hanse.federation.server import start
 from hanse.journal.privacy_record import PrivacyRecord
@@ -102,9 +102,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
     training += replay_seconds(simulation, exchange, len(sampled))
     devices = client_devices(simulation)
     updates = {name: probe.update for name, probe in probes.items()}
-    begin = time.perf_counter()
-    traffic = round_traffic(simulation, typical(exchange), updates, sampled, memories)
-    phases = time.perf_counter() - begin if run.method.aggregator.has_phases else 0.0
+    traffic, phases = _rehearsed(simulation, exchange, updates, sampled, memories)
     return Preview(
         readings=data_formats.readings(settings),
         example=render.show(shown.examples["train"][0], shown.learner.backbone.tokenizer),
@@ -129,6 +127,20 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
         memory=peak_memory(),
         available=available,
     )
+
+
+def _rehearsed(
+    simulation: Simulation,
+    exchange: RoundExchange,
+    updates: Mapping[str, Update],
+    sampled: Collection[str],
+    folder: Path,
+) -> tuple[Phases, float]:
+    """The bytes of a round, and the seconds of the aggregator's own phases in it."""
+    begin = time.perf_counter()
+    traffic = round_traffic(simulation, typical(exchange), updates, sampled, folder)
+    has_phases = exchange.run.method.aggregator.has_phases
+    return traffic, time.perf_counter() - begin if has_phases else 0.0
 
 
 def _delivered(settings: Experiment) -> int | None:
