@@ -62,6 +62,11 @@ STRAINS: dict[str, list[str]] = {
         *("algorithm={fedmkt: {k: 8, dtype: float16}}", "rounds=2"),
         *TEXTS,
     ],
+    "parts of an adapter that grow by trials of groups of silos": [
+        "algorithm={fedadapter: {width: 1, wider: 2, budget: 0.003, rate: 1000, "
+        "step_seconds: 0.001, layer_seconds: 0.001}}",
+        *("adapter={pfeiffer: {reduction_factor: 6.4}}", "rounds=4"),
+    ],
     "secure sums of tensors and numbers": [
         "aggregator=secagg",
         *("algorithm=fednova", "train.optim=sgd", "train.momentum=0"),
