@@ -5,9 +5,10 @@ each of three seeds a federation trains LoRA in its bottom and top layers; the t
 the emulator and the whole model with these layers plugged in. Beside them stand the base model,
 ordinary training of the same layers of the whole model, and of all its layers.
 
-The learning rate is shared by all that train bottom and top alone, and chosen as rates.py says on
-one deal. Whatever is finished stands in benchmarks/results/offsite.json and is not done again; a
-row was made by the emulators that are in the folder of the runs.
+Learning rates are chosen as rates.py says on one deal: one is shared by all emulators, by what the
+plugged-in models come to on the owner's validation reviews, and each ordinary training has its own.
+Whatever is finished stands in benchmarks/results/offsite.json and is not done again; a row was made
+by the emulators that are in the folder of the runs.
 """
 
 import json
@@ -41,8 +42,12 @@ TEXTS, SOURCE = 2_000, "imdb"  # reviews that the owner distills on, and their s
 DISTILLED = {"steps": 150, "learning_rate": 1e-4, "batch_size": 8}
 LENGTH = 64  # tokens of a text
 BASE, PARTIAL, FULL = "base", "bottom and top", "all layers"
-FAMILY, WIDE = "bottom and top", "all layers"
-FAMILIES = {FAMILY: Family(1e-3, (PARTIAL,)), WIDE: Family(1e-3, (FULL,))}
+PLUGGED = "emulators"
+FAMILIES = {
+    PARTIAL: Family(1e-3, (PARTIAL,)),
+    FULL: Family(1e-3, (FULL,)),
+    PLUGGED: Family(3e-4, ("drop 0.2", "drop 0.5"), beside="whole"),
+}
 SHORT = ("rounds=1", "train.num_train_epochs=null", "train.max_steps=2", "data.test=40")
 
 Spec = dict[str, dict[str, Any]]
@@ -81,7 +86,8 @@ class Runs:
 
     def tuning(self, name: str, rate: float, seed: int) -> Task:
         """A run that a learning rate is judged by; it looks at no test review."""
-        words = f"train.learning_rate={rate}", *self._ordinary(name), *self._unseen()
+        model = self._emulator(name) if name in EMULATORS else self._ordinary(name)
+        words = f"train.learning_rate={rate}", *model, *self._unseen()
         return self._task(f"tuning-{file_name(name)}-{rate:g}-{seed}", seed, *words)
 
     def untrained(self, seed: int) -> Task:
@@ -97,16 +103,19 @@ class Runs:
 
     def emulated(self, name: str, seed: int, rate: float) -> Task:
         """A federation that trains an emulator."""
+        words = f"train.learning_rate={rate}", *self._emulator(name)
+        return self._task(f"{file_name(name)}-{rate:g}-{seed}", seed, *words)
+
+    def _emulator(self, name: str) -> tuple[str, ...]:
+        """Settings by which silos have an emulator, and the server the whole model."""
         folder = self.emulator(name)
         entry = record.read(folder)
         assert entry is not None  # it was made before
-        words = (
-            f"train.learning_rate={rate}",
+        return (
             f"model.model_name_or_path={folder}",
             f"models.whole.model_name_or_path={self.model}",
             _layers(entry.adapter_layers),
         )
-        return self._task(f"{file_name(name)}-{seed}", seed, *words)
 
     def _ordinary(self, name: str) -> tuple[str, ...]:
         """Settings by which all have the whole model."""
@@ -203,18 +212,23 @@ def compare(
     """Finish these rows; the content of the result file."""
     made = {"distilled": DISTILLED, "length": LENGTH, "texts": TEXTS, "source": SOURCE}
     kept = Kept("offsite", {"seeds": list(seeds), "deals": list(deals), **made})
-    records = make_emulators({name: EMULATORS[name] for name in names}, runs)
+    judges = FAMILIES[PLUGGED].judges
+    records = make_emulators(
+        {name: EMULATORS[name] for name in dict.fromkeys([*names, *judges])}, runs
+    )
     kept.content.setdefault("emulators", {}).update(records)
     order = [BASE, PARTIAL, FULL, *(row for name in EMULATORS for row in (name, plugged(name)))]
     with Workers(workers) as some:
-        family_of = {PARTIAL: FAMILY, FULL: WIDE}
+        family_of = {name: name for name in (PARTIAL, FULL)}
+        family_of |= dict.fromkeys(EMULATORS, PLUGGED)
         rates = Rates(FAMILIES, family_of, runs.tuning, runs.untrained, deals, kept, some)
         chosen = {name: row["rate"] for name, row in rates.validated([PARTIAL, FULL]).items()}
+        emulated = rates.chosen(PLUGGED)["rate"]
         plain = {
             name: [runs.beside(name, seed, chosen.get(name, 1e-3)) for seed in seeds]
             for name in (BASE, PARTIAL, FULL)
         }
-        own = {n: [runs.emulated(n, seed, chosen[PARTIAL]) for seed in seeds] for n in names}
+        own = {n: [runs.emulated(n, seed, emulated) for seed in seeds] for n in names}
         whole = {plugged(name): tasks for name, tasks in own.items()}
         for plan, prefix in ((plain, ""), (own, ""), (whole, "whole.")):
             rows.finish(plan, kept, some, partial(line, prefix=prefix), compared, order)

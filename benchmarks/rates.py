@@ -9,7 +9,7 @@ model there has no result, nor has one whose family's best rate is the last that
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import protocol
 from many_runs import Task, Workers
@@ -31,11 +31,13 @@ class Family:
     judges: the methods whose validation decides.
     personal: whether silos keep models of their own, so that the reviews they hold out decide; the
         server, which has none of these models, could only score another one.
+    beside: the name of the model at the server whose scores decide; empty: the trained one.
     """
 
     around: float
     judges: tuple[str, ...]
     personal: bool = False
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,15 @@ def search(around: float, scored: Callable[[Sequence[float]], Sequence[Score]]) 
             return Choice(rate_at(best), low < best < high, found)
 
 
-def validated(task: Task, personal: bool) -> Score:
+def validated(task: Task, family: Family) -> Score:
     """A run's score on the server's validation reviews, or on those that silos hold out."""
     if not task.finished:
         return WORST
-    if personal:
+    if family.personal:
         return protocol.own(task, "accuracy"), -protocol.own(task, "loss")
     scores = run_folder.read_rounds(task.folder)[-1].validation
-    return scores["accuracy"], -scores["loss"]
+    of = f"{family.beside}." if family.beside else ""
+    return scores[f"{of}accuracy"], -scores[f"{of}loss"]
 
 
 def mean(scores: Sequence[Score]) -> Score:
@@ -127,18 +130,17 @@ class Rates:
         if left:
             self.workers.finish([*base, *(task for name in left for task in runs[name])])
         for name in left:
-            row = self._beside(base, runs[name], self.families[self.family_of[name]].personal)
+            row = self._beside(base, runs[name], self.families[self.family_of[name]])
             row["no_result"] = _refused(choices[name], row)
             made = fingerprint(*runs[name], *base)
             self.kept.put({"rate": choices[name]["rate"], **row}, made, "validated", name)
         kept: dict[str, Row] = self.kept.content["validated"]
         return {name: kept[name] for name in names}
 
-    def _beside(self, base: Sequence[Task], own: Sequence[Task], personal: bool) -> Row:
-        value, untrained = (
-            mean([validated(task, personal) for task in tasks])[0] for tasks in (own, base)
-        )
-        return {"accuracy": value, "base": untrained}
+    def _beside(self, base: Sequence[Task], own: Sequence[Task], family: Family) -> Row:
+        plain = replace(family, beside="")  # the base run has no model beside it
+        value = mean([validated(task, family) for task in own])[0]
+        return {"accuracy": value, "base": mean([validated(task, plain) for task in base])[0]}
 
     def _runs(self, name: str, rate: float) -> list[Task]:
         return [self.tuning(name, rate, deal) for deal in self.deals]
@@ -147,7 +149,7 @@ class Rates:
         """The judges' mean score at each of these rates."""
         runs = {r: [t for judge in family.judges for t in self._runs(judge, r)] for r in rates}
         self.workers.finish(task for tasks in runs.values() for task in tasks)
-        return [mean([validated(task, family.personal) for task in runs[rate]]) for rate in rates]
+        return [mean([validated(task, family) for task in runs[rate]]) for rate in rates]
 
 
 def _refused(choice: Row, row: Row) -> str | None:

@@ -145,7 +145,7 @@ def test_a_run_that_diverges_does_not_end_the_others(quick: Path, tmp_path: Path
     ]
     with many_runs.Workers(0) as workers:
         assert [task.finished for task in workers.each(tasks)] == [False, True]
-        assert rates.validated(tasks[0], personal=False) == rates.WORST
+        assert rates.validated(tasks[0], rates.Family(1e-3, ())) == rates.WORST
 
 
 def test_settings_that_are_refused_are_no_finding(quick: Path, tmp_path: Path) -> None:

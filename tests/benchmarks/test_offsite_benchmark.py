@@ -28,7 +28,8 @@ def runs(
     file.write_text("\n".join([*kept, "algorithm: fedot", "models: {whole: {bf16: false}}", ""]))
     monkeypatch.setattr(offsite, "EXPERIMENT", file)
     monkeypatch.setattr(offsite, "DISTILLED", {"steps": 2, "batch_size": 2})
-    monkeypatch.setattr(offsite, "FAMILIES", {n: Family(1e-2, f.judges) for n, f in FAMILIES})
+    families = {n: Family(1e-2, f.judges, beside=f.beside) for n, f in FAMILIES}
+    monkeypatch.setattr(offsite, "FAMILIES", families)
     (tmp_path / "home").mkdir()
     write_lines(tmp_path / "home" / "owner.jsonl", [{"text": f"a film {n}"} for n in range(8)])
     return offsite.Runs(tmp_path / "home", TINY, str(tmp_path / "whole"), DEPTH)
@@ -49,6 +50,8 @@ def test_all_rows_of_two_emulators(runs: offsite.Runs) -> None:
     assert rows["drop 0.5"]["loss"] != rows["drop 0.5, plugged in"]["loss"]
     assert content["emulators"]["drop 0.5"]["distillation"]["settings"]["steps"] == 2
     assert content["emulators"]["int8"]["distillation"] is None
+    assert content["families"]["emulators"]["judges"] == ["drop 0.2", "drop 0.5"]
+    assert {*content["emulators"]} == {"drop 0.2", "drop 0.5", "int8"}
     again = offsite.compare(names, runs, seeds=(1,), deals=(101,), workers=0)
     assert again["rows"] == rows
 
