@@ -12,12 +12,14 @@ from hanse.experiment.devices import known
 from hanse.experiment.devices.settings import DeviceSettings
 from hanse.learners import flops, step_cost
 from hanse.learners.caching import frozen_layers
+from hanse.learners.models.settings import Loaded
 from hanse.learners.step_cost import StepCost
 from hanse.observability.progress import report
 from hanse.observability.steps import Activity, Work
 from hanse.simulation.device_cost import Machine, Measured, StepSeconds, fitted
 
 log = logging.getLogger(__name__)
+Kind = tuple[Loaded, str, int]  # model, adapter, and rows of a batch
 ROWS = (1, 8)  # of the batches that are measured: one waits for operators, one for products
 
 
@@ -100,7 +102,7 @@ def measured(client: SimulatedClient) -> tuple[float, float]:
 
 def client_devices(simulation: Simulation) -> dict[str, ClientDevice]:
     """The device of each client that has one, in client order."""
-    costs: dict[tuple[str, str, int], StepCost] = {}  # by model, adapter and rows of a batch
+    costs: dict[Kind, StepCost] = {}
     devices = {}
     for name, client in simulation.clients.items():
         if (device := client.experiment.device) is not None:
@@ -112,12 +114,12 @@ def _client_device(
     simulation: Simulation,
     client: SimulatedClient,
     name: str,
-    costs: dict[tuple[str, str, int], StepCost],
+    costs: dict[Kind, StepCost],
 ) -> ClientDevice:
     """costs: those counted so far; clients that differ in their rows alone share one."""
     learner, settings = client.learner, client.experiment.train
     rows = settings.per_device_train_batch_size
-    kind = learner.backbone.name, learner.adapter, rows
+    kind = client.experiment.model.loaded, learner.adapter, rows
     if kind not in costs:
         costs[kind] = _counted(client, rows)
     sizes = lengths(client.examples["train"])

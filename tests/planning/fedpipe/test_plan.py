@@ -13,7 +13,7 @@ from hanse.errors import UserError
 from hanse.experiment.loading import load
 from hanse.planning.fedpipe import plan as planning
 from hanse.planning.fedpipe import plan_page, step_probes
-from hanse.planning.fedpipe.plan import Bounds, Plan
+from hanse.planning.fedpipe.planned import Bounds, Plan
 from hanse.simulation import run as simulation
 from machine_profiles import PROFILE
 from samples import Outcome, write_experiment

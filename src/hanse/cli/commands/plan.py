@@ -15,7 +15,7 @@ with lazy_imports():
     from hanse.journal import record_files, yaml_text
     from hanse.planning.devices import profile as device_profile
     from hanse.planning.fedpipe import plan as planning
-    from hanse.planning.fedpipe import plan_page
+    from hanse.planning.fedpipe import plan_page, planned
     from hanse.reports import formatting
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def plan(
     experiment = loading.load(file, overrides or (), trust)
     written = yaml_text.read(file)[0].get("model")
     free = not (isinstance(written, dict) and "quantization" in written)
-    bounds = planning.Bounds(round_seconds, _memory(memory), _profiles(profiles), free)
+    bounds = planned.Bounds(round_seconds, _memory(memory), _profiles(profiles), free)
     made = planning.plan(experiment, bounds)
     elsewhere = out.resolve().parent != file.resolve().parent
     atomic_files.write(out, plan_page.page(file, made, bool(overrides) or elsewhere).encode())
@@ -64,7 +64,7 @@ def plan(
     _show(made, out)
 
 
-def _show(made: "planning.Plan", out: Path) -> None:
+def _show(made: "planned.Plan", out: Path) -> None:
     """Print each silo's plan, and how it was made."""
     console.print("silo         seconds (now)    memory     sent    matrices  what", style="bold")
     for silo in made.silos:

@@ -78,6 +78,10 @@ class Means:
     layers: int
     shares: Sequence[float]
 
+    def seconds(self, silo: Silo, setting: StepSetting) -> float:
+        """The seconds of a silo's step with the base as the experiment has it."""
+        return silo.machine.slower * self.steps.seconds(setting, silo.machine.device)
+
     @property
     def layer_size(self) -> float:
         """The mean sum of the sizes of a layer's matrices."""
@@ -110,9 +114,8 @@ def usual_seconds(silo: Silo, means: Means) -> float:
     """The seconds of a round with the experiment's own settings: the largest rank everywhere."""
     size = silo.train.per_device_train_batch_size
     setting = StepSetting(size, silo.mean, means.rank, means.layers)
-    step = silo.machine.slower * means.steps.cost.seconds(setting)
     travel = silo.travel(SENT * means.rank * means.layers * means.layer_size)
-    return silo.batches(size, 1.0) * step + travel
+    return silo.batches(size, 1.0) * means.seconds(silo, setting) + silo.latency + travel
 
 
 def problem(silos: Sequence[Silo], means: Means, bound: float) -> Problem:
@@ -144,9 +147,8 @@ def _kept(matrices: Sequence[Matrix]) -> int:
 
 def _form(silo: Silo, form: Form, means: Means, bound: float) -> Choice:
     steps, precision = means.steps, form.precision
-    step = steps.cost.seconds(StepSetting(form.rows, silo.mean, 0, form.depth))
-    batches = silo.batches(form.rows, form.share)
-    seconds = silo.machine.slower * precision.slower * batches * step
+    step = precision.slower * means.seconds(silo, StepSetting(form.rows, silo.mean, 0, form.depth))
+    seconds = silo.batches(form.rows, form.share) * step + silo.latency
     memory = precision.memory + steps.bytes(StepSetting(form.rows, silo.longest, 0, form.depth))
     gain = math.sqrt(form.share) - precision.loss - FAST * seconds / bound
     return Choice(form.name, gain, memory, seconds, form.depth)
@@ -157,8 +159,8 @@ def _ranks(silo: Silo, matrix: Matrix, means: Means) -> tuple[Choice, ...]:
     part = matrix.size / means.layer_size
     size = silo.train.per_device_train_batch_size
     none, one = (StepSetting(size, silo.mean, rank, 1) for rank in (0, 1))
-    step = means.steps.cost.seconds(one) - means.steps.cost.seconds(none)
-    seconds = silo.machine.slower * part * silo.batches(size, 1.0) * step
+    step = means.seconds(silo, one) - means.seconds(silo, none)
+    seconds = part * silo.batches(size, 1.0) * step
     long = [StepSetting(size, silo.longest, rank, 1) for rank in (0, 1)]
     kept = part * (means.steps.bytes(long[1]) - means.steps.bytes(long[0]))
     return tuple(

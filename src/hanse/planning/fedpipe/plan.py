@@ -1,7 +1,7 @@
 """FedPipe's plan of an experiment: matrices, ranks, batches and bits of each silo."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 
@@ -15,65 +15,29 @@ from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
 from hanse.observability.memory import available_memory, held_memory
 from hanse.planning.devices import profile as device_profile
-from hanse.planning.devices.profile import DeviceProfile
-from hanse.planning.fedpipe import choices, importance_round, program, step_probes
-from hanse.planning.fedpipe.choices import SENT, Form, Matrix, Means, Precision
+from hanse.planning.fedpipe import (
+    choices,
+    importance_round,
+    program,
+    silo_devices,
+    step_probes,
+)
+from hanse.planning.fedpipe.choices import SENT, Matrix, Means, Precision
 from hanse.planning.fedpipe.cost_model import StepSetting
 from hanse.planning.fedpipe.heuristic import two_stage
 from hanse.planning.fedpipe.importance_round import Importance, model_name
+from hanse.planning.fedpipe.planned import Bounds, Plan, SiloPlan
 from hanse.planning.fedpipe.precisions import lower_precisions
 from hanse.planning.fedpipe.problem import Allocation, Problem, gain, memory, seconds
 from hanse.planning.fedpipe.silos import Machine, Silo, machines, own_settings, rates
 from hanse.planning.fedpipe.step_probes import StepModel
+from hanse.simulation import device_cost
+from hanse.simulation.link import links
 from hanse.tensors import low_rank
 
+TRIES = 4  # plans at most, until their seconds on devices are those that a simulation counts
+CLOSE = 0.02  # a relative error of these seconds that is no reason for another try
 AVERAGED = ("fedavg", "fedit", "flexlora", "fedpipe")  # those whose mean fedpipe takes
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The user's bounds and profiles.
-
-    seconds: of a round; None: as long as the slowest silo takes with the experiment's own settings.
-    memory: bytes by silo, or by "" for all. profiles: of silos' machines.
-    precision: whether the base's bits may be chosen.
-    """
-
-    seconds: float | None = None
-    memory: Mapping[str, float] = field(default_factory=dict)
-    profiles: Mapping[str, DeviceProfile] = field(default_factory=dict)
-    precision: bool = True
-
-
-@dataclass(frozen=True)
-class SiloPlan:
-    """The plan of one silo. ranks: by the matrices' names. bytes: one way, of a round."""
-
-    silo: Silo
-    form: Form
-    ranks: dict[str, int]
-    seconds: float
-    usual: float
-    memory: float
-    bytes: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The plan of an experiment, with its evidence.
-
-    solver: how it was found. matrices: all that may have an adapter. bound: seconds of a round.
-    """
-
-    experiment: Experiment
-    silos: tuple[SiloPlan, ...]
-    importance: Importance
-    steps: StepModel
-    matrices: tuple[Matrix, ...]
-    rank: int
-    bound: float
-    solver: str
-    remarks: tuple[str, ...]
 
 
 def plan(experiment: Experiment, bounds: Bounds) -> Plan:
@@ -88,20 +52,81 @@ def plan(experiment: Experiment, bounds: Bounds) -> Plan:
             "every silo has settings of its own in `clients`, and a plan changes none of them; "
             "leave adapter, model and train out there for those that are to be planned."
         )
+    silo_devices.refuse_unclear(experiment, names, bounds)
     simulation = simulate(importance_round.probing(experiment, adapter), resources := Resources())
     scores = importance_round.importance(simulation)
-    silos = _silos(experiment, simulation, names, bounds)
-    means = _means(simulation, silos, scores, adapter, bounds)
-    bound = bounds.seconds or 1.02 * max(choices.usual_seconds(s, means) for s in silos)
+    timed = silo_devices.equipped(simulation, experiment)
+    silos = _silos(timed, names, bounds)
+    means = _means(timed, silos, scores, adapter, bounds)
+    silos = _as_counted_now(timed, silos, means)
+    usual = {silo.name: choices.usual_seconds(silo, means) for silo in silos}
+    bound = bounds.seconds or 1.02 * max(usual.values())
     if bounds.precision and any(_is_short(silo, means) for silo in silos):
         lower = lower_precisions(simulation, resources, means.precisions[0])
         means = replace(means, precisions=[*means.precisions, *lower])
-    problem = choices.problem(silos, means, bound)
-    best, solver = _solved(problem)
-    plans = tuple(_plans(problem, best, silos, means))
-    matrices, remarks = tuple(means.matrices), tuple(_kept_as_they_are(own))
-    evidence = scores, means.steps, matrices, adapter.r, bound, solver, remarks
-    return Plan(experiment, plans, *evidence)
+    remarks = (*_kept_as_they_are(own), *silo_devices.remarks(experiment, names))
+    evidence = scores, means.steps, tuple(means.matrices), adapter.r, bound, "", remarks
+    draft = Plan(experiment, (), *evidence, silo_devices.measured(timed, experiment))
+    return _settled(draft, timed, silos, means, usual)
+
+
+def _as_counted_now(timed: Simulation, silos: Sequence[Silo], means: Means) -> list[Silo]:
+    """The silos, whose devices take as long as a simulation counts with the file's settings."""
+    settings = {s.name: timed.clients[s.name].experiment for s in silos if s.machine.device}
+    counted, corrected = silo_devices.training_seconds(timed, settings), []
+    for silo in silos:
+        size = SENT * means.rank * sum(matrix.size for matrix in means.matrices)
+        travel = silo.latency + silo.travel(size)
+        predicted = choices.usual_seconds(silo, means) - travel
+        corrected.append(silo.corrected(counted.get(silo.name, predicted) / predicted))
+    return corrected
+
+
+def _settled(
+    draft: Plan,
+    timed: Simulation,
+    silos: Sequence[Silo],
+    means: Means,
+    usual: Mapping[str, float],
+) -> Plan:
+    """The best plan within the bound by the seconds that a simulation counts on devices.
+
+    Each further try corrects the seconds of silos by those counted for the last one. If no plan is
+    within the bound, it is the fastest one, which says so.
+    """
+    found: list[tuple[bool, float, Plan]] = []
+    for _ in range(TRIES):
+        problem = choices.problem(silos, means, draft.bound)
+        try:
+            best, solver = _solved(problem)
+        except UserError:
+            if not any(within for within, _, _ in found):
+                raise
+            break
+        plans = tuple(_plans(problem, best, silos, means, usual))
+        made = replace(draft, silos=plans, solver=solver)
+        counted = silo_devices.counted(timed, made)
+        if not counted:
+            return made
+        made, factors = _as_counted(made, counted)
+        slowest = max(silo.seconds for silo in made.silos)
+        within = slowest <= made.bound
+        found.append((within, gain(problem, best.silos) if within else -slowest, made))
+        if all(abs(factor - 1) <= CLOSE for factor in factors):
+            break
+        silos = [silo.corrected(f) for silo, f in zip(silos, factors, strict=True)]
+    return silo_devices.judged(max(found, key=lambda own: own[:2])[2])
+
+
+def _as_counted(plan: Plan, counted: Mapping[str, float]) -> tuple[Plan, list[float]]:
+    """The plan with counted seconds of training, and these ÷ the predicted ones of each silo."""
+    silos, factors = [], []
+    for own in plan.silos:
+        travel = own.silo.latency + own.silo.travel(own.bytes)
+        training = counted.get(own.silo.name, own.seconds - travel)
+        silos.append(replace(own, seconds=training + travel))
+        factors.append(training / (own.seconds - travel))
+    return replace(plan, silos=tuple(silos)), factors
 
 
 def refuse_unplanned(experiment: Experiment) -> Lora:
@@ -135,20 +160,22 @@ def _matrices(simulation: Simulation, scores: Importance) -> list[Matrix]:
     return found
 
 
-def _silos(
-    experiment: Experiment, simulation: Simulation, names: Sequence[str], bounds: Bounds
-) -> list[Silo]:
+def _silos(timed: Simulation, names: Sequence[str], bounds: Bounds) -> list[Silo]:
     """The silos that are planned, each with its machine."""
-    backbone = simulation.learner.backbone
+    backbone = timed.learner.backbone
     here = Machine(sum(_memory(backbone)), 1.0, "this machine")
     measured = device_profile.measure() if bounds.profiles else None
-    known = machines(names, here, measured, bounds.profiles, bounds.memory, backbone.bf16)
+    devices = silo_devices.machines(timed, names)
+    limits = bounds.profiles, bounds.memory, backbone.bf16
+    known, by_name = machines(names, here, measured, *limits, devices), links(timed)
     silos = []
     for name in names:
-        lengths = simulation.clients[name].learner.lengths("train")
-        train, link = experiment.for_client(name).train, rates(experiment, name)
+        client, link = timed.clients[name], by_name.get(name)
+        lengths, train = client.learner.lengths("train"), client.experiment.train
         mean = max(1, round(sum(lengths) / len(lengths)))
-        silos.append(Silo(name, len(lengths), mean, max(lengths), train, known[name], link))
+        latency = link.mean_journey(0, 0, 0.0).seconds if link else 0.0
+        way = rates(link), latency
+        silos.append(Silo(name, len(lengths), mean, max(lengths), train, known[name], *way))
     return silos
 
 
@@ -184,7 +211,10 @@ def _measured(
     largest = max(silos, key=lambda silo: silo.rows)
     learner = simulation.clients[largest.name].learner
     most = min(max(silo.train.batch for silo in silos), choices.MOST_ROWS)
-    return step_probes.measured(learner, names, most, rank)
+    devices, bf16 = simulation.experiment.devices, learner.backbone.bf16
+    used = dict.fromkeys(silo.machine.device for silo in silos if silo.machine.device)
+    simulated = {name: device_cost.Machine.of(devices[name], bf16) for name in used}
+    return step_probes.measured(learner, names, most, rank, simulated)
 
 
 def _is_short(silo: Silo, means: Means) -> bool:
@@ -205,7 +235,11 @@ def _solved(problem: Problem) -> tuple[Allocation, str]:
 
 
 def _plans(
-    problem: Problem, best: Allocation, silos: Sequence[Silo], means: Means
+    problem: Problem,
+    best: Allocation,
+    silos: Sequence[Silo],
+    means: Means,
+    usual: Mapping[str, float],
 ) -> Iterator[SiloPlan]:
     for silo, options, taken in zip(silos, problem.silos, best.silos, strict=True):
         ranks = {
@@ -219,7 +253,7 @@ def _plans(
             choices.forms(silo, means)[taken.form],
             ranks,
             seconds(options, taken),
-            choices.usual_seconds(silo, means),
+            usual[silo.name],
             memory(options, taken),
             float(sum(SENT * rank * sizes[name] for name, rank in ranks.items())),
         )

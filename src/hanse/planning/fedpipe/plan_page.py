@@ -9,10 +9,12 @@ import yaml
 
 from hanse.errors import UserError
 from hanse.experiment import loading
+from hanse.experiment.devices.settings import MEASURED
 from hanse.experiment.part_kinds import spec_name
 from hanse.experiment.schema import Experiment
 from hanse.journal import yaml_text
-from hanse.planning.fedpipe.plan import Plan, SiloPlan
+from hanse.planning.fedpipe.planned import Plan, SiloPlan
+from hanse.planning.fedpipe.silo_settings import overridden, unequal
 from hanse.planning.yaml_comments import line, scalar
 from hanse.reports import formatting
 
@@ -27,68 +29,40 @@ def page(file: Path, plan: Plan, anew: bool = False) -> str:
         files that name their settings otherwise.
     """
     values, text = yaml_text.read(file)
-    lost = "the comments in `clients` are not kept" if values.get("clients") else ""
+    devices = ("devices",) if plan.devices else ()
+    changed = [key for key in ("clients", *devices) if values.get(key)]
+    lost = f"the comments in `{'` and `'.join(changed)}` are not kept" if changed else ""
     if anew or not _plain(text, values, plan.experiment):
         values = plan.experiment.resolved()
         text, lost = yaml_text.dump(values), f"all settings of {file}, without its comments"
-    kept = _without(text, ("algorithm", "clients") if _unequal(plan) else ("clients",))
-    user = values.get("clients") or {}
+    algorithm = ("algorithm",) if unequal(plan) else ()
+    kept = _without(text, (*algorithm, *devices, "clients"))
     head = [f"# By `hanse plan {line(file)}`; every line may be changed."]
     remarks = [f"# {line(remark)}" for remark in (*filter(None, [lost]), *reasons(plan))]
-    return "\n".join([kept.rstrip("\n"), "", *head, *remarks, *_lines(plan, user), ""])
+    return "\n".join([kept.rstrip("\n"), "", *head, *remarks, *_lines(plan, values), ""])
 
 
-def overridden(silo: SiloPlan, plan: Plan) -> dict[str, Any]:
-    """The settings of a silo that differ from the experiment's."""
-    train, form = silo.silo.train, silo.form
-    values: dict[str, Any] = {}
-    changed: dict[str, Any] = {}
-    if form.rows != train.per_device_train_batch_size:
-        changed["per_device_train_batch_size"] = form.rows
-        changed["gradient_accumulation_steps"] = train.batch // form.rows
-    shorter = silo.silo.shorter(form.share)
-    for name in ("max_steps", "num_train_epochs"):
-        if getattr(shorter, name) != getattr(train, name):
-            changed[name] = getattr(shorter, name)
-    if changed:
-        values["train"] = changed
-    if form.precision.name:
-        values["model"] = {"quantization": form.precision.name}
-    if own := _adapter(silo, plan):
-        values["adapter"] = {"lora": own}
-    return values
-
-
-def _adapter(silo: SiloPlan, plan: Plan) -> dict[str, Any]:
-    """LoRA's settings of a silo; empty if it trains all that the server's adapter has."""
-    if len(silo.ranks) == len(plan.matrices) and set(silo.ranks.values()) == {plan.rank}:
-        return {}
-    names = sorted(silo.ranks, key=_by_layer)
-    own: dict[str, Any] = {"target_modules": names}
-    fresh = plan.experiment.adapter.fresh
-    if getattr(fresh, "layers_to_transform", None) is not None:
-        own["layers_to_transform"] = None  # the names above are of single layers
-    others = {name: silo.ranks[name] for name in names if silo.ranks[name] != plan.rank}
-    if others or getattr(fresh, "rank_pattern", None):
-        own["rank_pattern"] = others
-    return own
-
-
-def _by_layer(name: str) -> list[tuple[int, str]]:
-    """A key that sorts names by the numbers in them: layer 2 comes before layer 10."""
-    parts = name.split(".")
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
-
-
-def _unequal(plan: Plan) -> bool:
-    """True if any silo's adapter is another than the server's."""
-    return any(_adapter(silo, plan) for silo in plan.silos)
-
-
-def _lines(plan: Plan, user: Mapping[str, Any]) -> Iterator[str]:
-    """The plan's settings as YAML. user: those of `clients` that the file has."""
-    if _unequal(plan):
+def _lines(plan: Plan, values: Mapping[str, Any]) -> Iterator[str]:
+    """The plan's settings as YAML. values: the file's own settings."""
+    if plan.devices:
+        yield from _devices(plan, values.get("devices") or {})
+    if unequal(plan):
         yield "algorithm: fedpipe    # averages each matrix over the silos that train it"
+    yield from _clients(plan, values.get("clients") or {})
+
+
+def _devices(plan: Plan, user: Mapping[str, Any]) -> Iterator[str]:
+    """The section `devices`. user: the file's."""
+    yield "devices:    # mfu, operator_us: measured here; without them each run measures them anew"
+    for name in dict.fromkeys((*user, *plan.devices)):
+        settings = dict(user.get(name) or {})
+        if name in plan.devices:
+            settings |= plan.devices[name].model_dump(include=set(MEASURED))
+        yield from _section(name, settings, 2)
+
+
+def _clients(plan: Plan, user: Mapping[str, Any]) -> Iterator[str]:
+    """The section `clients`. user: the file's."""
     planned = {silo.silo.name: silo for silo in plan.silos}
     own = {silo: overridden(planned[silo], plan) for silo in planned}
     names = [*(n for n in user if n not in planned), *planned]
@@ -144,7 +118,7 @@ def reasons(plan: Plan) -> Iterator[str]:
     if agreement is not None:
         yield f"the silos' scores of matrices have a rank correlation of {agreement:.2f}"
     yield f"a round may take {plan.bound:.3g} s; the plan was found {plan.solver}"
-    if (name := spec_name(plan.experiment.algorithm)) != "fedpipe" and _unequal(plan):
+    if (name := spec_name(plan.experiment.algorithm)) != "fedpipe" and unequal(plan):
         yield f"algorithm: fedpipe in place of {name}, which does not combine unlike matrices"
     for source in sorted({silo.silo.machine.source for silo in plan.silos}):
         yield f"machines: {source}"

@@ -7,17 +7,24 @@ from hanse.errors import UserError
 from hanse.experiment.schema import Experiment
 from hanse.learners.training.settings import TrainingSettings
 from hanse.planning.devices.profile import DeviceProfile
+from hanse.simulation.link import Link
 
+MANY = 1_000_000  # bytes of a message whose way is longer than that of an empty one
 SECTIONS = ("adapter", "model", "train")  # those that a plan writes for a silo
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A silo's machine. slower: seconds there ÷ seconds here. source: of the figures."""
+    """A silo's machine.
+
+    slower: seconds there ÷ those of `device`, or ÷ seconds here. source: of the figures.
+    device: the simulated one whose seconds of steps it takes; empty: this machine's.
+    """
 
     memory: float
     slower: float
     source: str
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class Silo:
     """A silo whose training is planned.
 
     rows: of its training. mean, longest: tokens of a row. rates: bytes a second up and down of its
-        simulated link; None: no limit.
+        simulated link; None: no limit. latency: seconds of this link up and down together.
     """
 
     name: str
@@ -35,6 +42,7 @@ class Silo:
     train: TrainingSettings
     machine: Machine
     rates: tuple[float | None, float | None] = (None, None)
+    latency: float = 0.0
 
     def shorter(self, share: float) -> TrainingSettings:
         """The training of a round with this share of its rows."""
@@ -45,6 +53,11 @@ class Silo:
         epochs = self.train.num_train_epochs or 1.0
         return replace(self.train, num_train_epochs=float(f"{share * epochs:.4g}"))
 
+    def corrected(self, factor: float) -> "Silo":
+        """The silo whose steps take so many times as long."""
+        machine = replace(self.machine, slower=factor * self.machine.slower)
+        return replace(self, machine=machine)
+
     def batches(self, size: int, share: float) -> int:
         """The batches of a round, of this many rows each."""
         return self.shorter(share).steps(self.rows) * (self.train.batch // size)
@@ -54,14 +67,13 @@ class Silo:
         return sum(size / rate for rate in self.rates if rate)
 
 
-def rates(experiment: Experiment, name: str) -> tuple[float | None, float | None]:
-    """The rates of a client's simulated link, in bytes a second."""
-    links = experiment.for_client(name).links
-    if links is None:
+def rates(link: Link | None) -> tuple[float | None, float | None]:
+    """The rates of a simulated link up and down, in bytes a second, with what is sent again."""
+    if link is None:
         return None, None
-    values = links.at(experiment.client_names.index(name))
-    up, down = (values[way] for way in ("up_mbps", "down_mbps"))
-    return up and up * 1e6 / 8, down and down * 1e6 / 8
+    empty, full = (link.mean_journey(size, size, 0.0) for size in (0, MANY))
+    up, down = full.up - empty.up, full.down - empty.down
+    return (MANY / up if up else None), (MANY / down if down else None)
 
 
 def own_settings(experiment: Experiment) -> dict[str, list[str]]:
@@ -77,11 +89,13 @@ def machines(
     profiles: Mapping[str, DeviceProfile],
     memory: Mapping[str, float],
     bf16: bool,
+    devices: Mapping[str, Machine] = {},
 ) -> dict[str, Machine]:
-    """The machine of each silo: this one, or that of a profile, with the user's bound on memory.
+    """The machine of each silo: this one, or of a profile or device, with the user's memory.
 
     here: this machine. measured: its profile, which profiles of others are compared with.
-    memory: bytes, by the name of a silo, or by "" for all.
+    memory: bytes, by the name of a silo, or by "" for all. devices: machines of simulated devices,
+        by the names of silos.
     """
     for name in [*profiles, *memory]:
         if name and name not in names:
@@ -90,7 +104,7 @@ def machines(
             )
     found = {}
     for name in names:
-        machine = here
+        machine = devices.get(name, here)
         if name in profiles and measured is not None:
             machine = _beside(profiles[name], measured, bf16)
         bound = memory.get(name, memory.get(""))

@@ -2,8 +2,8 @@
 
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -11,14 +11,17 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from hanse.data.example import Example
+from hanse.learners import step_cost
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
+from hanse.learners.step_cost import StepCost
 from hanse.learners.training.settings import TrainingSettings
 from hanse.observability.memory import held_memory, peak_memory, reset_peak
 from hanse.planning.fedpipe import cost_model
 from hanse.planning.fedpipe.cost_model import CostModel, StepSetting, Vector
 from hanse.randomness import RoundContext
+from hanse.simulation.device_cost import Machine
 
 MOST_PROBES = 8
 ENOUGH = 4  # probes, if they take long
@@ -35,12 +38,19 @@ class StepModel:
 
     probes: the number of measured settings. kept: coefficients of bytes that are kept for the
         backward pass, of T, T·d, T·S and T·r·d as in `cost_model`. ratio: of the peak to these.
+    devices: models of simulated devices, fitted to the seconds that theirs of the same steps are
+        by the model of cost.
     """
 
     cost: CostModel
     probes: int
     kept: Vector
     ratio: float
+    devices: Mapping[str, CostModel] = field(default_factory=dict)
+
+    def seconds(self, setting: StepSetting, device: str = "") -> float:
+        """The seconds of a step on this machine, or on a simulated device."""
+        return (self.devices[device] if device else self.cost).seconds(setting)
 
     def bytes(self, setting: StepSetting) -> float:
         """The bytes of activations and gradients at the peak of a step."""
@@ -53,13 +63,21 @@ class _Probe:
     seconds: float
     kept: float
     peak: float | None  # bytes above those before the step; None if the system does not tell
+    cost: StepCost | None  # None without simulated devices
 
 
-def measured(learner: AdaptedModel, names: Sequence[str], most_rows: int, rank: int) -> StepModel:
+def measured(
+    learner: AdaptedModel,
+    names: Sequence[str],
+    most_rows: int,
+    rank: int,
+    devices: Mapping[str, Machine] = {},
+) -> StepModel:
     """The model of steps from at most eight probes.
 
     learner: with the examples that batches are taken from. names: the matrices that may have
         adapters, by their full names. most_rows: of a batch. rank: the largest.
+    devices: simulated ones as the model of cost sees them.
     """
     rows = sorted(learner.examples("train"), key=len)
     depth = layer_count(learner.backbone)
@@ -71,8 +89,8 @@ def measured(learner: AdaptedModel, names: Sequence[str], most_rows: int, rank: 
         setting = cost_model.next_probe(candidates, [probe.setting for probe in probes])
         if setting is None or (late and len(probes) >= ENOUGH):
             break
-        probes.append(_probe(learner, names, rows, setting))
-    return _fitted(probes)
+        probes.append(_probe(learner, names, rows, setting, bool(devices)))
+    return _fitted(probes, devices)
 
 
 def layer_count(backbone: Backbone) -> int:
@@ -110,9 +128,16 @@ def _candidates(rows: Sequence[Example], most: int, rank: int, depth: int) -> li
 
 
 def _probe(
-    learner: AdaptedModel, names: Sequence[str], rows: Sequence[Example], setting: StepSetting
+    learner: AdaptedModel,
+    names: Sequence[str],
+    rows: Sequence[Example],
+    setting: StepSetting,
+    count: bool,
 ) -> _Probe:
-    """Measure a step of a setting: one that shows its memory, and some that are timed."""
+    """Measure a step of a setting: one that shows its memory, and some that are timed.
+
+    count: whether its operations and bytes are counted, too.
+    """
     backbone, layers = learner.backbone, layer_count(learner.backbone)
     upper = tuple(name for name in names if depth_of(name, layers) <= setting.depth)
     lora = Lora(r=setting.rank, lora_alpha=2 * setting.rank, target_modules=upper or tuple(names))
@@ -133,12 +158,19 @@ def _probe(
     try:
         kept, peak = _memory(trained)
         results = [trained.fit(steps=1) for _ in range(TIMED)]
+        cost = _cost(trained) if count else None
     finally:
         backbone.detach(adapter)
     length = round(sum(map(len, batch)) / len(batch))
     real = setting._replace(rows=len(batch), length=length)
     # The fastest: other programs only add to it.
-    return _Probe(real, max(min(result.seconds for result in results), 1e-6), kept, peak)
+    return _Probe(real, max(min(result.seconds for result in results), 1e-6), kept, peak, cost)
+
+
+def _cost(learner: AdaptedModel) -> StepCost:
+    """The cost of a step on the learner's examples as one batch."""
+    batch = learner.examples("train")
+    return step_cost.count(*step_cost.typical(learner, learner.objective, batch, len(batch)))
 
 
 def _memory(learner: AdaptedModel) -> tuple[float, float | None]:
@@ -165,7 +197,7 @@ def _memory(learner: AdaptedModel) -> tuple[float, float | None]:
     return float(sum(kept.values())), float(max(0, peak - before)) if told else None
 
 
-def _fitted(probes: Sequence[_Probe]) -> StepModel:
+def _fitted(probes: Sequence[_Probe], devices: Mapping[str, Machine]) -> StepModel:
     terms = np.array([_kept_terms(probe.setting) / max(probe.kept, 1.0) for probe in probes])
     scale = np.maximum(terms.max(axis=0), 1e-300)
     kept: Vector = nnls(terms / scale, np.ones(len(probes)))[0] / scale
@@ -174,7 +206,12 @@ def _fitted(probes: Sequence[_Probe]) -> StepModel:
     if largest.peak is not None and largest.kept:
         ratio = min(max(largest.peak / largest.kept, RATIOS[0]), RATIOS[1])
     cost = cost_model.fitted([(probe.setting, probe.seconds) for probe in probes])
-    return StepModel(cost, len(probes), kept, ratio)
+    costs = [(probe.setting, probe.cost) for probe in probes if probe.cost]
+    simulated = {
+        name: cost_model.fitted([(setting, machine.step(own).total) for setting, own in costs])
+        for name, machine in devices.items()
+    }
+    return StepModel(cost, len(probes), kept, ratio, simulated)
 
 
 def _kept_terms(setting: StepSetting) -> Vector:

@@ -1,0 +1,52 @@
+"""The settings of a silo that a plan changes."""
+
+from typing import Any
+
+from hanse.planning.fedpipe.planned import Plan, SiloPlan
+
+
+def overridden(silo: SiloPlan, plan: Plan) -> dict[str, Any]:
+    """The settings of a silo that differ from the experiment's."""
+    train, form = silo.silo.train, silo.form
+    values: dict[str, Any] = {}
+    changed: dict[str, Any] = {}
+    if form.rows != train.per_device_train_batch_size:
+        changed["per_device_train_batch_size"] = form.rows
+        changed["gradient_accumulation_steps"] = train.batch // form.rows
+    shorter = silo.silo.shorter(form.share)
+    for name in ("max_steps", "num_train_epochs"):
+        if getattr(shorter, name) != getattr(train, name):
+            changed[name] = getattr(shorter, name)
+    if changed:
+        values["train"] = changed
+    if form.precision.name:
+        values["model"] = {"quantization": form.precision.name}
+    if own := _adapter(silo, plan):
+        values["adapter"] = {"lora": own}
+    return values
+
+
+def _adapter(silo: SiloPlan, plan: Plan) -> dict[str, Any]:
+    """LoRA's settings of a silo; empty if it trains all that the server's adapter has."""
+    if len(silo.ranks) == len(plan.matrices) and set(silo.ranks.values()) == {plan.rank}:
+        return {}
+    names = sorted(silo.ranks, key=_by_layer)
+    own: dict[str, Any] = {"target_modules": names}
+    fresh = plan.experiment.adapter.fresh
+    if getattr(fresh, "layers_to_transform", None) is not None:
+        own["layers_to_transform"] = None  # the names above are of single layers
+    others = {name: silo.ranks[name] for name in names if silo.ranks[name] != plan.rank}
+    if others or getattr(fresh, "rank_pattern", None):
+        own["rank_pattern"] = others
+    return own
+
+
+def _by_layer(name: str) -> list[tuple[int, str]]:
+    """A key that sorts names by the numbers in them: layer 2 comes before layer 10."""
+    parts = name.split(".")
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def unequal(plan: Plan) -> bool:
+    """True if any silo's adapter is another than the server's."""
+    return any(_adapter(silo, plan) for silo in plan.silos)
