@@ -130,12 +130,14 @@ def test_the_command_writes_a_copy_and_names_silos_that_hold_nothing(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(step_probes, "MOST_PROBES", 4)
+    monkeypatch.setattr(step_probes, "SECONDS", 0.0)
+    monkeypatch.setattr(step_probes, "LONG", 0.0)
     profile = tmp_path / "slow.json"
     profile.write_text(json.dumps(asdict(PROFILE)))
     words = ("--out", "planned.yaml", "--profiles", f"silo-1={profile}", "seed=5")
     outcome = hanse("plan", experiment_file, *words)
     assert outcome.code == 0, outcome.err
+    assert "from 4 measured steps, and no more since they took long," in outcome.out
     assert "plan  planned.yaml" in outcome.out and "silo-3" in outcome.out
     assert load(Path("planned.yaml")).seed == 5
     small = hanse("plan", experiment_file, "--out", "b.yaml", "--memory", "silo-2=0.01")

@@ -27,6 +27,7 @@ MOST_PROBES = 8
 ENOUGH = 4  # probes, if they take long
 SECONDS = 40.0  # for all of them
 TIMED = 2  # steps after the first, which warms the machine up
+LONG = 3.0  # seconds of a step after which no second one is timed: noise is a small part of it
 RATIO = 1.9  # peak ÷ tensors that are kept for the backward pass, where the peak is not measured
 RATIOS = 1.0, 3.0  # bounds of what is measured; small models leave noise
 MARGIN = 1.05  # over the fitted memory
@@ -38,6 +39,7 @@ class StepModel:
 
     probes: the number of measured settings. kept: coefficients of bytes that are kept for the
         backward pass, of T, T·d, T·S and T·r·d as in `cost_model`. ratio: of the peak to these.
+    stopped: whether there are fewer probes than wished, since they took too long.
     devices: models of simulated devices, fitted to the seconds that theirs of the same steps are
         by the model of cost.
     """
@@ -47,6 +49,7 @@ class StepModel:
     kept: Vector
     ratio: float
     devices: Mapping[str, CostModel] = field(default_factory=dict)
+    stopped: bool = False
 
     def seconds(self, setting: StepSetting, device: str = "") -> float:
         """The seconds of a step on this machine, or on a simulated device."""
@@ -83,14 +86,15 @@ def measured(
     depth = layer_count(learner.backbone)
     candidates = _candidates(rows, most_rows, rank, depth)
     probes: list[_Probe] = []
-    start = time.perf_counter()
+    start, stopped = time.perf_counter(), False
     while len(probes) < MOST_PROBES:
         late = time.perf_counter() - start > SECONDS
         setting = cost_model.next_probe(candidates, [probe.setting for probe in probes])
-        if setting is None or (late and len(probes) >= ENOUGH):
+        stopped = setting is not None and late and len(probes) >= ENOUGH
+        if setting is None or stopped:
             break
         probes.append(_probe(learner, names, rows, setting, bool(devices)))
-    return _fitted(probes, devices)
+    return replace(_fitted(probes, devices), stopped=stopped)
 
 
 def layer_count(backbone: Backbone) -> int:
@@ -157,14 +161,21 @@ def _probe(
     )
     try:
         kept, peak = _memory(trained)
-        results = [trained.fit(steps=1) for _ in range(TIMED)]
+        seconds = _fastest(trained)
         cost = _cost(trained) if count else None
     finally:
         backbone.detach(adapter)
     length = round(sum(map(len, batch)) / len(batch))
     real = setting._replace(rows=len(batch), length=length)
-    # The fastest: other programs only add to it.
-    return _Probe(real, max(min(result.seconds for result in results), 1e-6), kept, peak, cost)
+    return _Probe(real, seconds, kept, peak, cost)
+
+
+def _fastest(learner: AdaptedModel) -> float:
+    """The seconds of the fastest of a few steps: other programs only add to it."""
+    seconds: list[float] = []
+    while len(seconds) < TIMED and (not seconds or seconds[0] < LONG):
+        seconds.append(learner.fit(steps=1).seconds)
+    return max(min(seconds), 1e-6)
 
 
 def _cost(learner: AdaptedModel) -> StepCost:
