@@ -47,6 +47,12 @@ def test_the_command_prints_the_profile_and_writes_it(hanse, tmp_path: Path) -> 
     assert written is not None and written.bfloat16 == 2e11
 
 
+@pytest.mark.parametrize("place", [".", "nowhere/machine.json"])
+def test_a_file_that_cannot_be_written_is_refused_first(hanse, place: str) -> None:  # type: ignore[no-untyped-def]
+    code, out, err = hanse("doctor", "--profile", place)
+    assert code == 2 and "folder" in err and "measured" not in out
+
+
 def test_what_is_not_measured_is_said() -> None:
     measured = profile.measure()
     text = "\n".join(profile_text.lines(replace(measured, power=None, busy=None)))

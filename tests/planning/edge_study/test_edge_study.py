@@ -70,7 +70,11 @@ def test_a_model_on_disk_gives_its_shape(tiny_llama: Path, tiny_t5: Path) -> Non
         (["llama-tiny", "--batch", "many"], "with commas, such as 1,2,4"),
         (["llama-tiny", "--link", "10"], "--link is '10'"),
         (["llama-tiny", "--link", "0/5"], "such as 10/50"),
+        (["llama-tiny", "--link", "nan/5"], "such as 10/50"),
         (["llama-tiny", "--output", "nowhere/found.json"], "nowhere is no folder"),
+        (["llama-tiny", "--output", "."], ". is a folder"),
+        (["llama-tiny", "--plot", "."], ". is a folder"),
+        (["llama-tiny", "--deadline", "nan"], "--deadline came as nan"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -88,3 +92,14 @@ def test_models_that_write_no_text_or_do_not_fit_are_refused(
     monkeypatch.setattr("hanse.planning.edge_study.study.available_memory", lambda: 1000)
     large = hanse("profile", "llama-tiny")
     assert large.code == 2 and "are free here" in large.err
+
+
+def test_a_batch_that_memory_does_not_hold_is_one_sentence(
+    hanse: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 8 bytes")
+
+    monkeypatch.setattr("hanse.planning.edge_study.study.measured_step", full)
+    ended = hanse("profile", "llama-tiny", *FAST)
+    assert ended.code == 2 and "a step of 1 rows of 16 tokens needs more memory" in ended.err

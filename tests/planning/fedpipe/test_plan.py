@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +98,23 @@ def test_what_no_plan_goes_with_is_refused_before_a_model_is_loaded(
         planning.plan(load(experiment_file, words), Bounds())
 
 
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        (Bounds(memory={"silo-9": 1e9}), "silo-9 is no silo of the experiment"),
+        (Bounds(profiles={"silo-9": PROFILE}), "silo-9 is no silo of the experiment"),
+        (Bounds(memory={"silo-3": 1e9}), "silo-3 keeps its own settings (train)"),
+    ],
+)
+def test_bounds_of_silos_that_are_not_planned_are_refused_before_a_model_is_loaded(
+    experiment_file: Path, bounds: Bounds, said: str
+) -> None:
+    own = "clients={silo-3: {train: {learning_rate: 0.1}}}"
+    experiment = load(experiment_file, [own, "model.model_name_or_path=owner/nowhere"])
+    with pytest.raises(UserError, match=re.escape(said)):
+        planning.plan(experiment, bounds)
+
+
 def test_silos_that_are_all_the_users_own_are_refused(experiment_file: Path) -> None:
     own = ", ".join(f"silo-{n}: {{train: {{learning_rate: 0.1}}}}" for n in (1, 2, 3))
     with pytest.raises(UserError, match="every silo has settings of its own"):
@@ -108,6 +125,9 @@ def test_silos_that_are_all_the_users_own_are_refused(experiment_file: Path) -> 
     ("words", "said"),
     [
         (("--round-seconds", "0"), "--round-seconds came as 0, and"),
+        (("--round-seconds", "nan"), "--round-seconds came as nan, and"),
+        (("--out", "nowhere/planned.yaml"), "nowhere is no folder"),
+        (("--profiles", "silo-1=nothing.json"), "computes nothing (0 FLOP/s)"),
         (("--memory", "much"), "--memory came as 'much'; write GB, such as 8 or silo-1=4.5"),
         (("--memory", "silo-1=-2"), "--memory came as 'silo-1=-2'; write GB"),
         (("--profiles", "silo-1"), "--profiles came as 'silo-1'; write SILO=FILE"),
@@ -119,6 +139,7 @@ def test_bad_options_are_one_sentence(
     hanse: Callable[..., Outcome], experiment_file: Path, words: tuple[str, str], said: str
 ) -> None:
     Path("experiment.yaml").touch()
+    Path("nothing.json").write_text(json.dumps(asdict(replace(PROFILE, float32=0.0))))
     outcome = hanse("plan", experiment_file, *words)
     assert outcome.code == 2 and said in outcome.err and "Traceback" not in outcome.err
     assert outcome.err.count("hanse: ") == 1

@@ -7,6 +7,7 @@ import typer
 from rich.text import Text
 
 from hanse.cli.options import console
+from hanse.cli.output_files import refuse_unwritable
 from hanse.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -46,6 +47,7 @@ def doctor(
 
 def _profile(file: Path) -> None:
     """Measure this machine's profile, print it, and write it to a file."""
+    refuse_unwritable(file)
     measured = device_profile.measure()
     for line in profile_text.lines(measured):
         console.print(line, soft_wrap=True)

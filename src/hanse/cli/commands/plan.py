@@ -1,11 +1,13 @@
 """hanse plan."""
 
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hanse.cli.options import File, Overrides, Trust, console
+from hanse.cli.output_files import refuse_unwritable
 from hanse.errors import UserError
 from hanse.experiment import loading
 from hanse.lazy_imports import lazy_imports
@@ -51,8 +53,12 @@ def plan(
     out = out or file.with_name(f"{file.stem}.plan{file.suffix}")
     if out.exists():
         raise UserError(f"{out} exists already; name another file in --out.")
-    if round_seconds == 0:
-        raise UserError("--round-seconds came as 0, and no round takes no time; give it some.")
+    refuse_unwritable(out)
+    if round_seconds is not None and not 0 < round_seconds < inf:
+        raise UserError(
+            f"--round-seconds came as {round_seconds:g}, and a round takes some seconds; write "
+            "them, such as 60, or leave the option out."
+        )
     experiment = loading.load(file, overrides or (), trust)
     written = yaml_text.read(file)[0].get("model")
     free = not (isinstance(written, dict) and "quantization" in written)
@@ -106,5 +112,10 @@ def _profiles(words: list[str] | None) -> "dict[str, DeviceProfile]":
         read = record_files.read(Path(path), device_profile.DeviceProfile)
         if read is None:
             raise UserError(f"--profiles names {path}, and there is no such file; mend the path.")
+        if not (0 < read.float32 < inf and 0 < read.bfloat16 < inf):
+            raise UserError(
+                f"{path} says that a machine computes nothing ({read.float32:g} FLOP/s); measure "
+                "it again by `hanse doctor --profile FILE`."
+            )
         found[name] = read
     return found

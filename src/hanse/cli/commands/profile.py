@@ -1,11 +1,13 @@
 """hanse profile."""
 
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hanse.cli.options import console
+from hanse.cli.output_files import refuse_unwritable
 from hanse.errors import UserError
 from hanse.lazy_imports import lazy_imports
 
@@ -48,17 +50,19 @@ def profile(
     plot: Picture = None,
 ) -> None:
     """Measure a model's training step here, and compare devices and links: the edge study."""
+    batches, links = _batches(batch), tuple(_link(text) for text in link or ("10/50", "100/100"))
+    if deadline is not None and not deadline < inf:
+        raise UserError(f"--deadline came as {deadline:g}; write seconds, or leave it out.")
+    for file in filter(None, (output, plot)):
+        refuse_unwritable(file)
     wanted = edge_study.Wanted(
-        batches=_batches(batch),
+        batches=batches,
         length=max_length,
         rank=rank,
-        links=tuple(_link(text) for text in link or ("10/50", "100/100")),
+        links=links,
         steps=steps,
         deadline=deadline,
     )
-    for file in filter(None, (output, plot)):
-        if not file.absolute().parent.is_dir():
-            raise UserError(f"{file.parent} is no folder, so {file.name} cannot be written there.")
     found = edge_study.study(model, wanted)
     for line in study_text.lines(found):
         console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -6,7 +6,7 @@ than this machine are a model of cost (`simulation/device_cost.py`), which makes
 reconstruction.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -18,6 +18,8 @@ from hanse.experiment.devices.settings import DeviceSettings
 from hanse.journal.journey import Journey
 from hanse.learners import flops
 from hanse.learners.models.random_models import build
+from hanse.learners.models.random_models.build import RandomModel
+from hanse.learners.training.out_of_memory import is_shortage
 from hanse.observability import power, processor
 from hanse.observability.memory import available_memory
 from hanse.observability.progress import report
@@ -68,20 +70,13 @@ def study(name: str, wanted: Wanted) -> EdgeStudy:
     before = processor.core_use()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build.build(name, config, wanted.rank, device)
-    steps = [measured_step(model, rows, wanted.length) for rows in sorted(wanted.batches)]
+    steps = [_step(model, rows, wanted.length) for rows in sorted(wanted.batches)]
     peak, rate = flops.peak(device, torch.float32), bandwidth(device)
     mfu, overhead = fitted([own for step in steps for own in _passes(step)], peak)
     batches = _batches(steps, Machine(peak, rate, mfu, overhead))
-    share = {"mfu": mfu, "operator_us": 1e6 * overhead}
-    settings = {
-        device: known.find(device, {}).model_copy(update=share) for device in published.PUBLISHED
-    }
-    base, trained = 4 * model.parameters, model.trained_parameters
-    devices = tuple(
-        _on_device(device, own, step, base + (4 + TRAINED) * trained)
-        for device, own in settings.items()
-        for step in steps
-    )
+    settings = _settings({"mfu": mfu, "operator_us": 1e6 * overhead})
+    trained = model.trained_parameters
+    devices = _devices(settings, steps, 4 * model.parameters + (4 + TRAINED) * trained)
     update = 4 * trained
     return EdgeStudy(
         model=name,
@@ -102,6 +97,19 @@ def study(name: str, wanted: Wanted) -> EdgeStudy:
         devices=devices,
         rounds=tuple(_rounds(wanted, batches, devices, settings, update)),
     )
+
+
+def _step(model: RandomModel, rows: int, length: int) -> MeasuredStep:
+    """A measured step; raises UserError if this machine's memory does not hold it."""
+    try:
+        return measured_step(model, rows, length)
+    except (RuntimeError, MemoryError) as error:
+        if not is_shortage(error):
+            raise
+        raise UserError(
+            f"a step of {rows:,} rows of {length:,} tokens needs more memory than this machine "
+            "has; lower --batch or --max-length."
+        ) from None
 
 
 def _refuse_large(name: str, weights: int) -> None:
@@ -136,6 +144,20 @@ def _batches(steps: Sequence[MeasuredStep], machine: Machine) -> tuple[BatchFigu
     )
 
 
+def _settings(measured: Mapping[str, float]) -> dict[str, DeviceSettings]:
+    """The published devices by name, with what was measured here."""
+    return {name: known.find(name, {}).model_copy(update=measured) for name in published.PUBLISHED}
+
+
+def _devices(
+    settings: Mapping[str, DeviceSettings], steps: Sequence[MeasuredStep], resident: float
+) -> tuple[DeviceFigures, ...]:
+    """All steps on each device; resident: bytes of weights, gradients and optimizer's state."""
+    return tuple(
+        _on_device(name, own, step, resident) for name, own in settings.items() for step in steps
+    )
+
+
 def _on_device(
     name: str, device: DeviceSettings, step: MeasuredStep, resident: float
 ) -> DeviceFigures:
@@ -155,7 +177,7 @@ def _rounds(
     wanted: Wanted,
     batches: Sequence[BatchFigures],
     devices: Sequence[DeviceFigures],
-    settings: dict[str, DeviceSettings],
+    settings: Mapping[str, DeviceSettings],
     update: int,
 ) -> Iterator[RoundFigures]:
     """Rounds of this machine and of each device over each link; an update goes each way."""

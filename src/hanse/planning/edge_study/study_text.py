@@ -28,8 +28,8 @@ def lines(study: EdgeStudy) -> Iterator[str]:
         yield "energy is not measured: the machine has no counter that this user may read"
     yield (
         f"model of cost: products at {100 * study.mfu:.0f} % of the peak, "
-        f"{study.operator_us:.0f} µs for each operator; it is off by "
-        f"{100 * study.error:.0f} % of the seconds above on average"
+        f"{study.operator_us:.0f} µs for each operator; it is fitted to the seconds above, and off "
+        f"by {100 * study.error:.0f} % of them on average"
     )
     yield ""
     yield "A training step on other devices, by the model of cost, at the same share of the peak:"
@@ -51,7 +51,7 @@ def _batch(own: BatchFigures) -> list[str]:
     return [
         f"{own.rows}",
         *_passes(own.measured),
-        formatting.seconds(own.predicted.total),
+        _seconds(own.predicted.total),
         f"{own.tokens_per_second:,.0f}",
         formatting.count(own.flops),
         formatting.percent(own.mfu),

@@ -52,6 +52,7 @@ def plan(experiment: Experiment, bounds: Bounds) -> Plan:
             "every silo has settings of its own in `clients`, and a plan changes none of them; "
             "leave adapter, model and train out there for those that are to be planned."
         )
+    _refuse_unplanned_names(experiment, own, bounds)
     silo_devices.refuse_unclear(experiment, names, bounds)
     simulation = simulate(importance_round.probing(experiment, adapter), resources := Resources())
     scores = importance_round.importance(simulation)
@@ -145,6 +146,23 @@ def refuse_unplanned(experiment: Experiment) -> Lora:
         )
     build_method(experiment.model_copy(update={"algorithm": "fedpipe", "clients": {}}))
     return adapter
+
+
+def _refuse_unplanned_names(
+    experiment: Experiment, own: Mapping[str, Sequence[str]], bounds: Bounds
+) -> None:
+    """Raise UserError for a profile or a memory of a silo that is unknown or not planned."""
+    silos = experiment.participant_names
+    for name in filter(None, [*bounds.profiles, *bounds.memory]):
+        if name not in silos:
+            raise UserError(
+                f"{name:.80} is no silo of the experiment; they are {silos[0]} to {silos[-1]}."
+            )
+        if name in own:
+            raise UserError(
+                f"{name} keeps its own settings ({', '.join(own[name])}) and is not planned, so "
+                "its memory and profile decide nothing; leave these options out for it."
+            )
 
 
 def _matrices(simulation: Simulation, scores: Importance) -> list[Matrix]:
