@@ -177,10 +177,10 @@ def originals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     texts = [file.read_text() for file in sorted((ROOT / "experiments").glob("*.yaml"))]
     texts = [re.sub(r"(?m)^  (test|validation): \d+", r"  \1: 8", text) for text in texts]
     texts = [re.sub(r"(?m)^num_clients: \d{3,}", "num_clients: 4", text) for text in texts]
-    made = "../runs/unequal-models/"  # files that a script makes
-    for place, name in enumerate(("public", "silos", "validation", "test")):
+    for place, name in enumerate(("public", "silos", "validation", "test", "texts")):
         write_lines(tmp_path / f"{name}.jsonl", reviews(50, seed=place))
-        texts = [text.replace(f"{made}{name}.jsonl", f"{name}.jsonl") for text in texts]
+    # files that a script makes
+    texts = [re.sub(r"\.\./runs/[\w-]+/(\w+\.jsonl)", r"\1", text) for text in texts]
     for number, names in enumerate(
         (["my own.jsonl"], ["talks.json"], ["my own.jsonl", "talks.json"])
     ):

@@ -121,9 +121,11 @@ ALIASES = {
     "lr_scheduler": Alias("train.lr_scheduler_type"),  # axolotl
     "clip_grad_norm": Alias("train.max_grad_norm"),  # FedML
 }
-# Hugging Face's own names are ours; its tools write them without a section.
+# Hugging Face's own names are ours; its tools write them without a section. A name that means
+# another setting there keeps that meaning: device is the simulated one.
 ALIASES |= {
     name: Alias(f"{section}.{name}")
     for section in ("model", "adapter.lora", "train")
     for name in keys(Experiment, tuple(section.split(".")))
+    if name not in keys(Experiment, ())
 }

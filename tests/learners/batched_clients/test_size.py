@@ -61,9 +61,9 @@ def test_memory_bounds_a_cohort(tiny_llama: object, monkeypatch: pytest.MonkeyPa
     assert fitting(members, 4) == 4
     one = cohort_size._bytes(members[0])
     free = int(one * 2.5 / cohort_size.MEMORY)
-    monkeypatch.setattr(cohort_size, "available_memory", lambda: free)
+    monkeypatch.setattr(cohort_size, "free_memory", lambda _: free)
     assert fitting(members, 4) == 2
-    monkeypatch.setattr(cohort_size, "available_memory", lambda: 0)
+    monkeypatch.setattr(cohort_size, "free_memory", lambda _: 0)
     assert best(members, 1000) == 1
 
 
