@@ -227,6 +227,17 @@ def test_scores_that_nobody_is_told_are_remarked_on(experiment_file: Path) -> No
     assert said(rule) in simulate(load(experiment_file, [rule])).dataset.remarks
 
 
+def test_a_probe_says_that_nothing_is_learned(experiment_file: Path) -> None:
+    def said(algorithm: str) -> str:
+        words = [f"algorithm={algorithm}", "aggregator=mean"]
+        return "; ".join(method_remarks(load(experiment_file, words), simulated=True))
+
+    assert "with algorithm.fedpipe.probe the model stays as it is" in said(
+        "{fedpipe: {probe: true}}"
+    )
+    assert "stays as it is" not in said("fedpipe") + said("fedavg")
+
+
 def test_a_deployment_keeps_the_survivors_that_noise_is_made_for() -> None:
     """With 11 silos the noise of 7 survivors is counted, less that of two colluders."""
     parts = {"aggregator": "secagg", "privacy": "distributed_gaussian", "num_clients": 11}

@@ -74,15 +74,21 @@ def _refuse_unawaited(experiment: Experiment, rule: str, needed: int, asked: int
 
 
 def method_remarks(experiment: Experiment, simulated: bool) -> list[str]:
-    """Remarks on a run's aggregator, a loss that is replaced, growth, and an attack, if any.
+    """Remarks on a run's aggregator, its algorithm, and an attack, if there is anything to say.
 
     simulated: all clients are in this process.
     """
     remarks = withheld_scores(experiment) + loss_remarks(experiment)
-    if build_algorithm(experiment).resizes_adapter:
+    algorithm, name = build_algorithm(experiment), spec_name(experiment.algorithm)
+    if algorithm.resizes_adapter:
         remarks.append(
-            f"{spec_name(experiment.algorithm)} grows the adapter: bytes, seconds and memory that "
-            "are told beforehand are those of the first round, and later ones may take more."
+            f"{name} grows the adapter: bytes, seconds and memory that are told beforehand are "
+            "those of the first round, and later ones may take more."
+        )
+    if setting := algorithm.keeps_model_by:
+        remarks.append(
+            f"with algorithm.{name}.{setting} the model stays as it is, so the adapter of this run "
+            "has learned nothing; leave that setting out to train."
         )
     if simulated:
         remarks += attack.remarks(experiment)

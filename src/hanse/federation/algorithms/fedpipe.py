@@ -41,6 +41,10 @@ class FedPipe(FlexLoRA):
 
     probe: bool = False
 
+    @property
+    def keeps_model_by(self) -> str:
+        return "probe" if self.probe else ""
+
     def init(self, server: Server) -> State:
         model = server.learner.tensors()
         refuse_other_than_lora(model, type(self).__name__)

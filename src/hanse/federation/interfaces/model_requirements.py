@@ -38,6 +38,11 @@ class ModelRequirements:
     needs_validation: ClassVar[bool] = False  # the server scores models on its validation rows
     resizes_adapter: ClassVar[bool] = False  # learners train parts of a fresh adapter (`configure`)
 
+    @property
+    def keeps_model_by(self) -> str:
+        """The setting by which runs leave the model as it is; empty if they train it."""
+        return ""
+
     def require(self, trained: ModelFacts, beside: Mapping[str, ModelFacts]) -> None:
         """Raise UserError for models of the server, or of one client, that do not fit.
 
