@@ -1,10 +1,10 @@
 """What a step costs a silo: the whole SmolLM2 against its emulators, in seconds and in memory.
 
-All train LoRA in the two bottom and two top layers, as in experiments/offsite.yaml; the whole model
-with LoRA in all layers stands beside them. Seconds are medians over steps that take turns, memory
-the peak of a process of its own while it trains, less what it had before it read the model. From
-the whole model and the layer drops follows, by least squares, what a layer costs, and from that
-the ratio for OPT-1.3B's layers as the paper cuts them (24 to 12).
+All train LoRA in the two bottom and two top layers, in float32; the whole model with LoRA in all
+layers stands beside them. Seconds are medians over steps that take turns, memory the peak of a
+process of its own while it trains, less what it had before it read the model. From the whole model
+and the layer drops follows, by least squares, what a layer costs, and from that the ratio for
+OPT-1.3B's layers as the paper cuts them (24 to 12).
 Writes benchmarks/results/emulator_costs.json.
 """
 
@@ -66,7 +66,8 @@ def settings(name: str) -> list[str]:
         assert entry is not None  # it was made just now
         model, layers = str(folder(name)), entry.adapter_layers
     chosen = f"adapter.lora.layers_to_transform={layers}".replace(" ", "")
-    return [*JOB, "models={}", f"model.model_name_or_path={model}", chosen]
+    alike = "models={}", "model.bf16=false"  # what is chosen by measuring may differ
+    return [*JOB, *alike, f"model.model_name_or_path={model}", chosen]
 
 
 def learner(name: str) -> AdaptedModel:
