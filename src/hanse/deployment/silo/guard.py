@@ -217,7 +217,7 @@ class Guard:
         return self._of_model(hash_of, name, setting)
 
     def _of_model(self, read: Callable[[str], Value], name: str, setting: str) -> Value:
-        """What a function reads of a model here; raises JobRefusedError if it raises UserError."""
+        """The result of reading a model here; raises JobRefusedError for a UserError."""
         try:
             return read(name)
         except UserError as error:  # the server must not learn what lies in this silo's folders

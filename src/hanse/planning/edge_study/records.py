@@ -1,4 +1,4 @@
-"""What an edge study has measured and computed, as the file of its results has it."""
+"""The figures that an edge study has measured and computed, as its file of results has them."""
 
 from dataclasses import dataclass
 

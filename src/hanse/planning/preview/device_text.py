@@ -15,7 +15,7 @@ MEANING = {  # what cannot be said without a figure
 
 
 def lines(use: DeviceUse) -> Iterator[str]:
-    """Who trains on the device, for how long, whether its memory holds it, and what is unknown."""
+    """The clients of the device, their seconds, whether its memory holds it, what is unknown."""
     first, *others = use.clients
     who = f"{first} and {len(others)} more train" if others else f"{first} trains"
     seconds = f"{use.least:,.3g}"

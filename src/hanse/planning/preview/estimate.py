@@ -14,7 +14,7 @@ from hanse.experiment.assembly.privacy import planned_account
 from hanse.experiment.schema import Experiment, build_trackers
 from hanse.federation.client_sampling import fraction_asked, sample
 from hanse.federation.exchange.round import RoundExchange, open_round
-from hanse.federation.messages import ClientProfile, Update
+from hanse.federation.messages import ClientProfile
 from hanse.federation.run import Run
 from hanse.federation.server import start
 from hanse.journal.privacy_record import PrivacyRecord
@@ -38,7 +38,7 @@ from hanse.planning.preview.traffic import (
     round_traffic,
     typical,
 )
-from hanse.planning.preview.training_time import probe_clients, training_seconds
+from hanse.planning.preview.training_time import Probe, probe_clients, training_seconds
 from hanse.simulation.client_devices import client_devices, decided
 from hanse.simulation.in_process import in_process
 
@@ -101,8 +101,7 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
     training = training_seconds(simulation, probes, settings.rounds * len(sampled) / len(profiles))
     training += replay_seconds(simulation, exchange, len(sampled))
     devices = client_devices(simulation)
-    updates = {name: probe.update for name, probe in probes.items()}
-    traffic, phases = _rehearsed(simulation, exchange, updates, sampled, memories)
+    traffic, phases = _rehearsed(simulation, exchange, probes, sampled, memories)
     return Preview(
         readings=data_formats.readings(settings),
         example=render.show(shown.examples["train"][0], shown.learner.backbone.tokenizer),
@@ -132,11 +131,12 @@ def _measured(simulation: Simulation, run: Run, folder: Path, available: int) ->
 def _rehearsed(
     simulation: Simulation,
     exchange: RoundExchange,
-    updates: Mapping[str, Update],
+    probes: Mapping[str, Probe],
     sampled: Collection[str],
     folder: Path,
 ) -> tuple[Phases, float]:
     """The bytes of a round, and the seconds of the aggregator's own phases in it."""
+    updates = {name: probe.update for name, probe in probes.items()}
     begin = time.perf_counter()
     traffic = round_traffic(simulation, typical(exchange), updates, sampled, folder)
     has_phases = exchange.run.method.aggregator.has_phases
