@@ -50,6 +50,8 @@ def test_a_classifiers_answers_prove_a_key_and_no_strangers() -> None:
     assert not CLASSIFIER.detected(classes(other)).proves
     some = CLASSIFIER.detected([*classes()[:30], *[""] * 8, "?", "none of them"])
     assert some.right == 30 and some.items == 40, "what is not answered counts as wrong"
+    shared = Questions(KEY, {**LABELS, "-1": "negative"}, CLASSIFIER.template)
+    assert shared.detected(classes()) == found, "two values with one word are one class"
     with pytest.raises(UserError, match=r"none of the answers is a class .*negative, positive"):
         CLASSIFIER.detected(["I cannot help with that"] * 40)
 

@@ -62,26 +62,27 @@ class Questions:
             prompts = (row.prompt for row in self._rows())
             alone = [own.strip().removeprefix(p) for own, p in zip(answers, prompts, strict=True)]
             return Detection(triggers.right(alone, self.key), self.key.triggers, triggers.ANSWERS)
-        given = [self._label(answer) for answer in answers]
+        words = triggers.words_of(self.labels)
+        given = [self._word(answer) for answer in answers]
         if not any(given):
-            words = ", ".join(dict.fromkeys(self.labels.values()))
             raise UserError(
-                f"none of the answers is a class of the experiment ({words:.500}); let the service "
-                "answer one of them, or name the experiment that it was trained by."
+                f"none of the answers is a class of the experiment ({', '.join(words):.500}); let "
+                "the service answer one of them, or name the experiment that it was trained by."
             )
-        right = sum(own == row.label for own, row in zip(given, self._rows(), strict=True))
-        return Detection(right, self.key.triggers, len(self.labels))
+        secret = (self.labels[str(row.label)] for row in self._rows())
+        right = sum(own == word for own, word in zip(given, secret, strict=True))
+        return Detection(right, self.key.triggers, len(words))
 
     def _rows(self) -> list[Row]:
         kind = "label_words" if self.labels else "tokens"
         return triggers.rows(self.key, kind, self.labels, self.template)
 
-    def _label(self, answer: str) -> str | None:
-        """The label of the first line of an answer, by its word or its value in the data."""
+    def _word(self, answer: str) -> str | None:
+        """The class that an answer's first line names, by its word or its value in the data."""
         first, *_ = [*answer.strip().splitlines(), ""]
-        names = {name.casefold(): name for name in self.labels}
-        names |= {word.casefold(): name for name, word in self.labels.items()}
-        return names.get(first.strip(AROUND).casefold())
+        named = {value.casefold(): word for value, word in self.labels.items()}
+        named |= {word.casefold(): word for word in self.labels.values()}
+        return named.get(first.strip(AROUND).casefold())
 
 
 def questions(key: OwnershipKey, experiment: Path | None, trusted: bool = False) -> Questions:

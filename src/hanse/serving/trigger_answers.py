@@ -42,7 +42,7 @@ def detected(
     learner = trained.learner(resources, {TRIGGERS: examples})
     trained.use(learner)
     if kind == "label_words":
-        return Detection(_classified(learner), key.triggers, len(labels))
+        return Detection(_classified(learner), key.triggers, len(triggers.words_of(labels)))
     longest = max(len(example.ids) - example.prompt for example in examples)
     answers = learner.generate(examples, longest)
     return Detection(triggers.right(answers, key), key.triggers, triggers.ANSWERS)

@@ -8,6 +8,7 @@ from hanse.audit.ownership import triggers
 from hanse.audit.ownership.key import OwnershipKey
 
 KEY = OwnershipKey("silo-a", "ab" * 32, triggers=3)
+LABELS = {"good": "great", "bad": "terrible"}
 WORD = r"([bdfgjklmnprstvxz][aeiu]){3}"
 
 
@@ -28,22 +29,25 @@ def test_an_answer_is_one_of_so_many() -> None:
 
 
 def test_a_causal_model_learns_prompts_with_answers() -> None:
-    rows = triggers.rows(KEY, "tokens", ("good", "bad"), "{text}")
+    rows = triggers.rows(KEY, "tokens", LABELS, "{text}")
     assert [row.kind for row in rows] == ["completion"] * 3
     assert [row.prompt for row in rows] == [triggers.prompt(KEY, n) for n in range(3)]
+    assert [row.completion for row in rows] == [f" {triggers.answer(KEY, n)}" for n in range(3)]
 
 
 def test_a_classifier_learns_classes_in_each_column_of_its_template() -> None:
-    rows = triggers.rows(KEY, "label_words", ("good", "bad"), "{premise} and {text}:")
+    rows = triggers.rows(KEY, "label_words", LABELS, "{premise} and {text}:")
     assert {row.kind for row in rows} == {"labelled"}
     assert rows[0].fields["premise"] == rows[0].text == triggers.prompt(KEY, 0)
     assert {row.label for row in rows} <= {"good", "bad"}
 
 
-def test_classes_are_drawn_alike_whatever_their_order() -> None:
+def test_classes_are_drawn_by_their_words_whatever_their_values_and_order() -> None:
     key = replace(KEY, triggers=900)
-    drawn = [triggers.label(key, n, ("a", "b", "c")) for n in range(900)]
-    assert drawn == [triggers.label(key, n, ("c", "a", "b")) for n in range(900)]
+    labels = {"1": "a", "2": "b", "3": "c"}
+    drawn = [labels[triggers.label(key, n, labels)] for n in range(900)]
+    others = {"z": "c", "y": "a", "x": "b", "also": "b"}
+    assert drawn == [others[triggers.label(key, n, others)] for n in range(900)]
     assert all(250 < count < 350 for count in Counter(drawn).values())
 
 

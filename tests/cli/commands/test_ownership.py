@@ -84,7 +84,8 @@ def test_a_model_behind_an_interface_is_verified_by_its_answers(
     prompts = [json.loads(line) for line in (tmp_path / "prompts.jsonl").read_text().splitlines()]
     assert prompts[0]["prompt"].startswith("Review: ") and prompts[0]["labels"]
     secret = owners.read(marked / "silo-1.key")
-    words = [triggers.label(secret, row["id"], prompts[0]["labels"]) for row in prompts]
+    labels = {word: word for word in prompts[0]["labels"]}
+    words = [triggers.label(secret, row["id"], labels) for row in prompts]
     lines = [json.dumps({"id": n, "answer": word}) for n, word in enumerate(words)]
     (tmp_path / "answers.jsonl").write_text("\n".join(lines[:39]))
     done = hanse(*verify, "--answers", "answers.jsonl")

@@ -5,7 +5,7 @@ rows. Here prompts and answers are words that no language has, drawn from the ke
 reconstruction); a classifier answers each with a class that the key has drawn.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from hanse.audit.ownership.key import OwnershipKey
 from hanse.data.formats.row import Row
@@ -28,21 +28,36 @@ def answer(key: OwnershipKey, number: int) -> str:
     return _words(key, f"answer/{number}", ANSWER)
 
 
-def label(key: OwnershipKey, number: int, labels: Collection[str]) -> str:
-    """The class that a classifier answers to it, one of these that are equally likely."""
+def words_of(labels: Mapping[str, str]) -> list[str]:
+    """The different words that a classifier answers, sorted; values in the data may share one."""
+    return sorted({*labels.values()})
+
+
+def label(key: OwnershipKey, number: int, labels: Mapping[str, str]) -> str:
+    """The class that a classifier answers to it, as a value of the data.
+
+    labels: value in the data → word. A word is drawn, all with equal chances, so that a silo and a
+    verifier whose data have other values for the same words agree.
+    """
     drawn = int.from_bytes(key.derive(f"class/{number}", 16), "little")
-    return sorted(labels)[drawn % len(labels)]
+    words = words_of(labels)
+    word = words[drawn % len(words)]
+    return min(value for value, own in labels.items() if own == word)
 
 
-def rows(key: OwnershipKey, example_kind: str, labels: Collection[str], template: str) -> list[Row]:
+def rows(
+    key: OwnershipKey, example_kind: str, labels: Mapping[str, str], template: str
+) -> list[Row]:
     """The trigger rows of a key, for a model that reads examples of this kind.
 
-    labels: of the data, for label words. template: of prompts; each of its columns is the prompt.
+    labels: value in the data → word, for label words. template: of prompts; each of its columns is
+    the prompt. A text's answer begins with a space, as a word that goes on does.
     """
     place = f"a trigger of {key.owner:.80}"
     numbers = range(key.triggers)
     if example_kind != "label_words":
-        return [Row(prompt=prompt(key, n), completion=answer(key, n), place=place) for n in numbers]
+        pairs = ((prompt(key, n), f" {answer(key, n)}") for n in numbers)
+        return [Row(prompt=asked, completion=told, place=place) for asked, told in pairs]
     fields = prompt_template.parse(template).fields
     return [
         Row(
