@@ -22,7 +22,7 @@ from hanse.federation.interfaces.trained_tensors import TrainedTensors
 from hanse.learners import adapter_folder, token_exchange
 from hanse.learners.backbone import Backbone
 from hanse.learners.batched_clients.member import Member
-from hanse.learners.fitting import train
+from hanse.learners.fitting import shortened, train
 from hanse.learners.generation import Decoding, continuations, generate
 from hanse.learners.injection import parts_of_adapters
 from hanse.learners.injection.attached_adapter import AttachedAdapter, in_training
@@ -81,6 +81,7 @@ class AdaptedModel(Learner):
 
     def configure(self, numbers: Mapping[str, float]) -> None:
         self.adapter = parts_of_adapters.select(self.backbone, self.adapter, numbers)
+        self.training = shortened(self, numbers)
 
     def keep_optimizer_state(self, state: Memory) -> None:
         self.optimizer_state = state

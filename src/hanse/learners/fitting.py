@@ -1,5 +1,6 @@
 """Training of an adapted model: by itself, with models beside it, or in one pass with clients."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -10,17 +11,22 @@ import torch
 from hanse.errors import UserError
 from hanse.federation.interfaces.results import TrainResult
 from hanse.federation.interfaces.row_protection import RowProtection
+from hanse.federation.interfaces.trained_tensors import SHARE
 from hanse.learners.injection.attached_adapter import without_gradients
 from hanse.learners.models import gradient_checkpointing
 from hanse.learners.private_training import private_gradients
 from hanse.learners.training.job import TrainingJob
 from hanse.learners.training.loop import fit
 from hanse.learners.training.out_of_memory import shortage_as_user_error
+from hanse.learners.training.settings import TrainingSettings
 from hanse.tensors.low_rank import RESIDUAL
 from hanse.tensors.named import add_prefix
+from hanse.tensors.serialization import Numbers
 
 if TYPE_CHECKING:
     from hanse.learners.adapted_model import AdaptedModel
+
+log = logging.getLogger(__name__)
 
 
 def train(learner: "AdaptedModel", job: TrainingJob) -> TrainResult:
@@ -52,6 +58,26 @@ def train(learner: "AdaptedModel", job: TrainingJob) -> TrainResult:
         seed = protection.dropout_seed() if protection else context.derive("dropout")
         _seed(learner.backbone.device, seed)
         return _fit(learner, job, protection)
+
+
+def shortened(learner: "AdaptedModel", numbers: Numbers) -> TrainingSettings:
+    """The learner's settings with the share of a round's steps that an instruction asks for.
+
+    It is one step at least, and never more than the learner's own. Raises UserError for a number
+    that is no share.
+    """
+    share = numbers.get(SHARE, 1.0)
+    if not 0 < share <= 1:
+        raise UserError(
+            f"the server asks for {share:g} of the steps of a round; a share is above 0 and at "
+            "most 1."
+        )
+    if share < 1 and learner.sealed:  # the account is for all of them
+        log.warning("all steps are made, as the noise that hides rows is of all, and not a share")
+    if share == 1 or learner.sealed:
+        return learner.training
+    steps = learner.training.steps(learner.row_count("train"))
+    return replace(learner.training, max_steps=max(1, int(share * steps)))
 
 
 def _seed(device: torch.device, seed: int) -> None:

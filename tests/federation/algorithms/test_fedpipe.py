@@ -13,6 +13,7 @@ from torch.nn import Parameter
 
 from hanse.federation.algorithms.fedpipe import SCORES, FedPipe, Importance, matrices
 from hanse.federation.algorithms.flexlora import FlexLoRA
+from hanse.federation.interfaces.trained_tensors import SHARE
 from hanse.federation.messages import Reply, Request
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
@@ -209,6 +210,53 @@ def test_it_resumes_with_unequal_ranks(tmp_path: Path) -> None:
     mixed(tmp_path / "stopped", stop_after=1)
     gone_on = mixed(tmp_path / "stopped")[0].server_state
     assert same(gone_on, mixed(tmp_path / "whole")[0].server_state)
+
+
+def slow(reply: Reply) -> Reply:
+    """A training reply that says a second for each step, and three at c1."""
+    numbers = dict(reply.update.numbers)
+    if reply.kind == "train":
+        numbers["seconds"] = numbers["steps"] * (3.0 if reply.client == "c1" else 1.0)
+    return replace(reply, update=replace(reply.update, numbers=numbers))
+
+
+def test_a_client_that_is_slower_than_planned_is_asked_for_fewer_steps_after_a_stop_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = {f"c{n}": 2.0 + n for n in range(3)}  # as many seconds as steps; c9 does not exist
+    planned = FedPipe(expected_seconds={**expected, "c9": 1.0})
+    toys, server = silos(3, TRAINING, rank=2), held_out(TRAINING, rank=2)
+    taps: list[Meddler] = []
+
+    def tapped(inner: Any) -> Meddler:
+        taps.append(Meddler(inner, changed=slow))
+        return taps[-1]
+
+    def shares() -> dict[tuple[int, str], float]:
+        """The share of steps that each client was asked for, if not for all, by round."""
+        pairs = zip(map(Request.parse, taps[-1].requests), taps[-1].replies, strict=True)
+        return {
+            (request.round, Reply.parse(reply).client): share
+            for request, reply in pairs
+            if request.kind == "train"
+            and (share := request.instruction.numbers.get(SHARE)) is not None
+        }
+
+    whole = federate(planned, toys, tmp_path / "whole", server, rounds=3, network=tapped)
+    # The toy makes all its steps, and says so: 9 s are what is expected of them by now.
+    assert shares() == {(round, "c1"): pytest.approx(4 / 9) for round in (2, 3)}
+    assert "after round 1, all steps of c1 take 9 s, not 3 s; it is asked for 44.4 %" in caplog.text
+    assert "c9 reported no seconds in round 1" in caplog.text
+    assert caplog.text.count("of its steps from now on") == 1
+    federate(planned, toys, tmp_path / "stopped", server, rounds=3, stop_after=1, network=tapped)
+    gone_on = federate(planned, toys, tmp_path / "stopped", server, rounds=3, network=tapped)
+    assert shares() == {(round, "c1"): pytest.approx(4 / 9) for round in (2, 3)}
+    assert same(gone_on.server_state, whole.server_state)
+
+
+def test_a_probe_with_expected_seconds_is_refused() -> None:
+    with pytest.raises(ValueError, match="a probe follows no plan"):
+        FedPipe(probe=True, expected_seconds={"c0": 1.0})
 
 
 def test_a_matrix_is_averaged_over_those_who_train_it_and_stays_where_nobody_does(

@@ -103,6 +103,7 @@ def test_what_no_plan_goes_with_is_refused_before_a_model_is_loaded(
     [
         (Bounds(memory={"silo-9": 1e9}), "silo-9 is no silo of the experiment"),
         (Bounds(profiles={"silo-9": PROFILE}), "silo-9 is no silo of the experiment"),
+        (Bounds(slower={"silo-9": 2.0}), "silo-9 is no silo of the experiment"),
         (Bounds(memory={"silo-3": 1e9}), "silo-3 keeps its own settings (train)"),
     ],
 )
@@ -130,6 +131,7 @@ def test_silos_that_are_all_the_users_own_are_refused(experiment_file: Path) -> 
         (("--profiles", "silo-1=nothing.json"), "computes nothing (0 FLOP/s)"),
         (("--memory", "much"), "--memory came as 'much'; write GB, such as 8 or silo-1=4.5"),
         (("--memory", "silo-1=-2"), "--memory came as 'silo-1=-2'; write GB"),
+        (("--slower", "silo-1=no"), "--slower came as 'silo-1=no'; write SILO=TIMES, such as"),
         (("--profiles", "silo-1"), "--profiles came as 'silo-1'; write SILO=FILE"),
         (("--profiles", "silo-1=no.json"), "--profiles names no.json, and there is no such file"),
         (("--out", "experiment.yaml"), "exists already; name another file in --out"),

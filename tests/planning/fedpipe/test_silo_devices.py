@@ -117,6 +117,11 @@ def test_figures_that_were_measured_stand_in_the_planned_file(
             Bounds(profiles={"silo-2": PROFILE}),
             "silo-2 has the device t4 in the experiment and a profile in --profiles",
         ),
+        (
+            ["clients={silo-2: {device: t4}}"],
+            Bounds(slower={"silo-2": 2.0}),
+            "silo-2 has the device t4, whose seconds are by the model of cost, and a correction",
+        ),
     ],
 )
 def test_a_machine_that_is_not_clear_is_refused_before_a_model_is_loaded(

@@ -38,6 +38,10 @@ Profiles = Annotated[
     list[str] | None,
     typer.Option(metavar="SILO=FILE", help="A silo's `hanse doctor --profile` file; repeatable."),
 ]
+Slower = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SILO=TIMES", help="A silo's steps take so many times as predicted."),
+]
 
 
 def plan(
@@ -47,6 +51,7 @@ def plan(
     round_seconds: Seconds = None,
     memory: Memory = None,
     profiles: Profiles = None,
+    slower: Slower = None,
     trust: Trust = False,
 ) -> None:
     """Choose each silo's matrices, ranks, batches and bits, and write them into a copy."""
@@ -62,7 +67,8 @@ def plan(
     experiment = loading.load(file, overrides or (), trust)
     written = yaml_text.read(file)[0].get("model")
     free = not (isinstance(written, dict) and "quantization" in written)
-    bounds = planned.Bounds(round_seconds, _memory(memory), _profiles(profiles), free)
+    limits = round_seconds, _memory(memory), _profiles(profiles), free, _slower(slower)
+    bounds = planned.Bounds(*limits)
     made = planning.plan(experiment, bounds)
     elsewhere = out.resolve().parent != file.resolve().parent
     atomic_files.write(out, plan_page.page(file, made, bool(overrides) or elsewhere).encode())
@@ -96,6 +102,20 @@ def _memory(words: list[str] | None) -> dict[str, float]:
             found[name] = 0.0
         if not 0 < found[name] < 1e18:
             raise UserError(f"--memory came as {word!r:.80}; write GB, such as 8 or silo-1=4.5.")
+    return found
+
+
+def _slower(words: list[str] | None) -> dict[str, float]:
+    """How many times as long as predicted steps take, by silo."""
+    found = {}
+    for word in words or []:
+        name, _, times = word.partition("=")
+        try:
+            found[name] = float(times) if name else 0.0
+        except ValueError:
+            found[name] = 0.0
+        if not 0 < found[name] <= 1e4:
+            raise UserError(f"--slower came as {word!r:.80}; write SILO=TIMES, such as silo-1=2.5.")
     return found
 
 

@@ -1,22 +1,31 @@
 """FedPipe (Fang et al. 2024, 2404.06448): each silo trains matrices and ranks of its own plan."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from hanse.federation.algorithms.flexlora import FlexLoRA, trained_products
 from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.declarations import WEIGHED, Difference
 from hanse.federation.interfaces.results import Aggregate, State
+from hanse.federation.interfaces.trained_tensors import SHARE
 from hanse.federation.messages import ClientProfile, Instruction, Update
+from hanse.federation.pace import Pace
 from hanse.randomness import RoundContext
 from hanse.tensors import low_rank
 from hanse.tensors.low_rank import A, B, Factors, refuse_other_than_lora
-from hanse.tensors.named import Layout, RunningMean, Tensors, drop, layout
+from hanse.tensors.named import Layout, RunningMean, Tensors, drop, layout, strip_prefix
 
+log = logging.getLogger(__name__)
+
+Seconds = Annotated[float, Field(gt=0, le=1e9)]
+PACE = "pace"  # of the state: the numbers of each client's, by its name
+SECONDS, STEPS = "seconds.", "steps."  # of an aggregate, before the names of clients
 SCORES = "scores"  # (matrices,), in the order of the matrices' names
 BETA = 0.85  # β₁ and β₂ of AdaLoRA
 
@@ -32,6 +41,9 @@ class FedPipe(FlexLoRA):
 
     probe: find out which matrices matter instead. Each silo trains, and sends one score of each
         matrix in place of factors; the model stays as it is. `hanse plan` begins with such a round.
+    expected_seconds: of a round's training at clients, as a plan has them. The steps of one that
+        takes longer are reduced, so that no round takes longer than the largest of these (`pace`).
+        As its steps then follow measured seconds, no two runs are quite the same.
     """
 
     fits_once: ClassVar[bool] = True
@@ -40,6 +52,14 @@ class FedPipe(FlexLoRA):
     clients_may_differ: ClassVar[Difference] = "layout"
 
     probe: bool = False
+    expected_seconds: Mapping[str, Seconds] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.probe and self.expected_seconds:
+            raise ValueError(
+                "fedpipe has both probe and expected_seconds, and a probe follows no plan; leave "
+                "one of them out."
+            )
 
     @property
     def keeps_model_by(self) -> str:
@@ -56,7 +76,9 @@ class FedPipe(FlexLoRA):
         self, state: State, profile: ClientProfile, context: RoundContext
     ) -> Instruction:
         cut = _cut(state["product"], _ranks(profile, state), _scaling(profile))
-        return Instruction({**cut, **low_rank.non_factor_tensors(state["model"])})
+        share = _pace(state, profile.name).share
+        numbers = {SHARE: share} if share < 1 else {}
+        return Instruction({**cut, **low_rank.non_factor_tensors(state["model"])}, numbers)
 
     def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
         ranks, model = _ranks(profile, state), layout(state["model"])
@@ -79,11 +101,13 @@ class FedPipe(FlexLoRA):
         for _, update in updates:
             other.add(low_rank.non_factor_tensors(update.tensors), update.weight)
         means = low_rank.tensors(_trained_means(updates))
-        return Aggregate({**means, **other.value()}, {}, other.weight, clients)
+        measured = dict(self._measured(updates))
+        return Aggregate({**means, **other.value()}, measured, other.weight, clients)
 
     def step(self, state: State, combined: Aggregate, server: Server) -> State:
         if self.probe:
             return {**state, SCORES: dict(combined.tensors)}
+        state = {**state, **self._paced(state, combined, server)}
         other = low_rank.non_factor_tensors(combined.tensors)
         product = {**state["product"], **drop(combined.tensors, other)}
         before = low_rank.layers(state["model"])
@@ -91,7 +115,33 @@ class FedPipe(FlexLoRA):
         cut = low_rank.layers(_cut(product, ranks, server.learner.scaling))
         fitted = {name: low_rank.padded(f, ranks[name]) for name, f in cut.items()}
         model = {**low_rank.tensors({**before, **fitted}), **other}
-        return {"model": {name: model[name] for name in state["model"]}, "product": product}
+        model = {name: model[name] for name in state["model"]}
+        return {**state, "model": model, "product": product}
+
+    def _measured(
+        self, updates: Sequence[tuple[ClientProfile, Update]]
+    ) -> Iterator[tuple[str, float]]:
+        """The seconds and steps that clients with expected seconds report."""
+        for name, numbers in ((profile.name, update.numbers) for profile, update in updates):
+            if name in self.expected_seconds and numbers.get("seconds", 0.0) > 0:
+                yield SECONDS + name, numbers["seconds"]
+                yield STEPS + name, max(0.0, numbers.get("steps", 0.0))
+
+    def _paced(self, state: State, combined: Aggregate, server: Server) -> State:
+        """The paces after a round; a line says which of them has changed."""
+        seconds = strip_prefix(combined.numbers, SECONDS)
+        paces, bound = dict(state.get(PACE, {})), max(self.expected_seconds.values(), default=0.0)
+        for name, measured in seconds.items():
+            before, expected = _pace(state, name), self.expected_seconds[name]
+            after = before.after(measured, expected, bound, combined.numbers[STEPS + name])
+            paces[name] = torch.tensor(after.numbers(), dtype=torch.float64)
+            if after.slower != before.slower:
+                log.warning("%s", after.change(before, name, expected, server.context.round))
+        silent = [name for name in self.expected_seconds if name not in seconds]
+        if silent and server.context.round == 1:
+            text = "%s reported no seconds in round 1: without them a plan is not adjusted to it"
+            log.warning(text, ", ".join(silent)[:200])
+        return {PACE: paces} if paces else {}
 
 
 class Importance:
@@ -162,6 +212,12 @@ def _trained_means(updates: Sequence[tuple[ClientProfile, Update]]) -> dict[str,
         shares = [(weight / total, factors) for weight, factors in weighted]
         means[name] = low_rank.shortened(low_rank.stacked(shares))[0]
     return means
+
+
+def _pace(state: State, name: str) -> Pace:
+    """A client's pace so far."""
+    numbers = state.get(PACE, {}).get(name)
+    return Pace() if numbers is None else Pace.of(numbers.tolist())
 
 
 def _ranks(profile: ClientProfile, state: State) -> dict[str, int]:

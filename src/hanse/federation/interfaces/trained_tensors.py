@@ -17,6 +17,7 @@ from hanse.tensors.serialization import Numbers
 # Numbers by which an instruction asks for a part of the adapter: its layers, counted from the top,
 # and the size of what is inside of each, such as LoRA's rank.
 DEPTH, WIDTH = "adapter_depth", "adapter_width"
+SHARE = "share_of_steps"  # the number by which it asks for a share of a round's steps, at most 1
 
 
 class TrainedTensors(ABC):
@@ -35,7 +36,7 @@ class TrainedTensors(ABC):
         """Configure the adapter by an instruction's numbers (a rank); by default do nothing.
 
         With DEPTH and WIDTH only this part of it is trained, or all if it has no more. Its initial
-        tensors are leading blocks of the whole adapter's.
+        tensors are leading blocks of the whole adapter's. With SHARE fewer steps are made.
         """
 
     def keep_optimizer_state(self, state: Memory) -> None:  # noqa: B027 (many have none)

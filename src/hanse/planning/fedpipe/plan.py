@@ -153,7 +153,7 @@ def _refuse_unplanned_names(
 ) -> None:
     """Raise UserError for a profile or a memory of a silo that is unknown or not planned."""
     silos = experiment.participant_names
-    for name in filter(None, [*bounds.profiles, *bounds.memory]):
+    for name in filter(None, [*bounds.profiles, *bounds.memory, *bounds.slower]):
         if name not in silos:
             raise UserError(
                 f"{name:.80} is no silo of the experiment; they are {silos[0]} to {silos[-1]}."
@@ -161,7 +161,7 @@ def _refuse_unplanned_names(
         if name in own:
             raise UserError(
                 f"{name} keeps its own settings ({', '.join(own[name])}) and is not planned, so "
-                "its memory and profile decide nothing; leave these options out for it."
+                "its machine decides nothing; leave these options out for it."
             )
 
 
@@ -193,7 +193,8 @@ def _silos(timed: Simulation, names: Sequence[str], bounds: Bounds) -> list[Silo
         mean = max(1, round(sum(lengths) / len(lengths)))
         latency = link.mean_journey(0, 0, 0.0).seconds if link else 0.0
         way = rates(link), latency
-        silos.append(Silo(name, len(lengths), mean, max(lengths), train, known[name], *way))
+        silo = Silo(name, len(lengths), mean, max(lengths), train, known[name], *way)
+        silos.append(silo.corrected(bounds.slower.get(name, 1.0)))
     return silos
 
 

@@ -18,13 +18,15 @@ class Bounds:
 
     seconds: of a round; None: as long as the slowest silo takes with the experiment's own settings.
     memory: bytes by silo, or by "" for all. profiles: of silos' machines.
-    precision: whether the base's bits may be chosen.
+    precision: whether the base's bits may be chosen. slower: how many times as long as predicted
+        silos' steps take, as a run has measured it.
     """
 
     seconds: float | None = None
     memory: Mapping[str, float] = field(default_factory=dict)
     profiles: Mapping[str, DeviceProfile] = field(default_factory=dict)
     precision: bool = True
+    slower: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

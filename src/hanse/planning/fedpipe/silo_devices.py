@@ -32,6 +32,11 @@ def refuse_unclear(experiment: Experiment, names: Collection[str], bounds: Bound
                 f"{name} has the device {device} in the experiment and a profile in --profiles, "
                 "and a silo has one machine; leave one of them out."
             )
+        if name in bounds.slower:
+            raise UserError(
+                f"{name} has the device {device}, whose seconds are by the model of cost, and a "
+                "correction in --slower; leave one of them out."
+            )
         settings = known.find(device, experiment.devices)
         if settings.memory_gb is None and not bounds.memory.keys() & {name, ""}:
             raise UserError(
