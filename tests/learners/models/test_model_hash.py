@@ -12,6 +12,7 @@ import pytest
 import transformers
 
 from hanse.errors import UserError
+from hanse.learners.models.model_files import PACKAGED
 from hanse.learners.models.model_hash import LOADED, hash_of, model_hash
 
 
@@ -72,6 +73,23 @@ def test_every_file_that_is_loaded_is_hashed(copy: Path, tiny_llama: Path) -> No
     tokenizer = json.loads((copy / "tokenizer.json").read_text())
     (copy / "tokenizer.json").write_text(json.dumps({**tokenizer, "truncation": None, "a": 1}))
     assert len({*seen, model_hash(copy)}) == len(added) + 3
+
+
+def test_a_list_beside_the_settings_is_hashed_too(copy: Path) -> None:
+    """sentence-transformers writes the texts of its training into data_config.json."""
+    original = model_hash(copy)
+    (copy / "data_config.json").write_text('[{"lines": 1}]')
+    changed = model_hash(copy)
+    (copy / "data_config.json").write_text('[{"lines":  1}]\n')
+    assert model_hash(copy) == changed != original
+    (copy / "data_config.json").write_text("[")
+    with pytest.raises(UserError, match=r"data_config\.json holds no JSON; bring back the file"):
+        model_hash(copy)
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_every_model_of_a_package_has_a_hash(name: str) -> None:
+    assert len(hash_of(name) or "") == 64
 
 
 def test_no_tokenizer_reads_a_file_that_is_not_hashed() -> None:

@@ -36,7 +36,7 @@ def model_hash(folder: Path) -> str:
 def unvetted_hash(folder: Path) -> str:
     """The same hash, of a folder that hanse need not be able to load.
 
-    Raises OSError if a file cannot be read, and UserError for a file of settings without any.
+    Raises OSError if a file cannot be read, and UserError for settings that are no JSON.
     """
     digest = hashlib.sha256()
     for file in loaded_files(folder):
@@ -52,11 +52,12 @@ def loaded_files(folder: Path) -> list[Path]:
 
 def _settings(file: Path) -> str:
     try:
-        values = json_text.read_object(file)
-        settings = {key: value for key, value in values.items() if key not in IGNORED}
+        values = json_text.read(file)
     except ValueError:
-        raise UserError(f"{file} holds no settings; bring back the file.") from None
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        raise UserError(f"{file} holds no JSON; bring back the file.") from None
+    if isinstance(values, dict):  # others lie beside models too, such as a list of training texts
+        values = {key: value for key, value in values.items() if key not in IGNORED}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def hash_of(name: str) -> str | None:
