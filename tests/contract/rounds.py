@@ -136,6 +136,8 @@ def combined(algorithm: Algorithm, updates: list[tuple[ClientProfile, Update]]) 
     for _, update in updates:
         mean.add(update.tensors, update.weight)
         own = {n: torch.tensor(v, dtype=torch.float64) for n, v in update.numbers.items()}
-        numbers.add({n: own[n] for n in own if not n.endswith("seconds")}, update.weight)
+        numbers.add(
+            {n: own[n] for n in own if not n.endswith(("seconds", "joules"))}, update.weight
+        )
     means = {name: float(value) for name, value in numbers.value().items()}
     return Aggregate(mean.value(), means, mean.weight, tuple(p.name for p, _ in updates))

@@ -18,6 +18,7 @@ from hanse.journal.ledger import Ledger
 from hanse.journal.record_files import RecordError
 from hanse.journal.records import ClientRecord, Evaluation, GeneratedSample, RoundRecord, Traffic
 from hanse.journal.run_folder import Journal, read_evaluation, read_ledger, read_rounds
+from hanse.journal.training_costs import TrainingCosts
 
 
 def checkpoint(number: int) -> Checkpoint:
@@ -58,7 +59,8 @@ def test_what_was_committed_is_restored(run: Path) -> None:
     [row] = [row for row in read_ledger(run) if row.round == 1]
     assert row.request_id == "local/1/silo-1/train"
     assert 0 < (row.sent_at or 0) <= (row.answered_at or 0)
-    row = replace(row, request_id="", sent_at=None, answered_at=None)
+    assert row.measured == TrainingCosts() and row.predicted is None  # no seconds were reported
+    row = replace(row, request_id="", sent_at=None, answered_at=None, measured=None)
     assert row == ClientRecord(1, "silo-1", "train", 100, 60, {"loss": 0.5})
     assert (run / "experiment.yaml").read_text() == "name: trial\n"
     journal.close()

@@ -47,6 +47,14 @@ def test_the_ledger_has_the_seconds_of_the_devices(experiment_file: Path) -> Non
         known = use.device == "t4"  # the others have no published watts
         assert (journey.joules == pytest.approx(70 * journey.training)) if known else True
         assert (journey.joules is not None) == known
+        measured, predicted = record.measured, record.predicted
+        assert measured is not None and (measured.computing or 0) == record.numbers["seconds"]
+        assert measured.communicating is None and (measured.tokens_per_second or 0) > 0
+        assert predicted is not None and predicted.computing == journey.training
+        assert predicted.communicating == journey.down + journey.up
+        assert predicted.joules == journey.joules
+        assert predicted.tokens_per_second == record.numbers["tokens"] / journey.training
+        assert 0 < (predicted.mfu or 0) <= 0.5  # the share that products reach, in the settings
         if use.device == "raspberry-pi-5":  # of Gigabit Ethernet
             assert journey.up == pytest.approx(8 * record.up / 1e9)
 

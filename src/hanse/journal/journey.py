@@ -15,7 +15,8 @@ class Journey:
 
     down, up: seconds of the request and of the reply on their way. training: seconds between them.
     resent_down, resent_up: bytes that were lost on the way, and sent again.
-    joules: of the training on a simulated device; None: not known.
+    joules, mfu: of the training on a simulated device, and the share of its peak that training
+    reaches; None: not known.
     """
 
     down: Amount = 0.0
@@ -24,6 +25,7 @@ class Journey:
     resent_down: Size = 0
     resent_up: Size = 0
     joules: Amount | None = None
+    mfu: Amount | None = None
 
     @property
     def seconds(self) -> float:
@@ -39,4 +41,5 @@ class Journey:
             self.resent_down + other.resent_down,
             self.resent_up + other.resent_up,
             sum(known) if known else None,
+            self.mfu if other.mfu is None else other.mfu,
         )

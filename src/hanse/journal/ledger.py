@@ -30,6 +30,11 @@ class Ledger:
         self.simulated: defaultdict[str, float] = defaultdict(float)
         self._last: dict[tuple[str, str], int] = {}  # index of the last request by client and kind
 
+    @property
+    def is_remote(self) -> bool:
+        """True if the run is known to silos by a name: messages travel over a real network."""
+        return self.run_id != SIMULATED
+
     def sent(self, client: str, kind: str, size: int) -> None:
         """Note that a request of `size` bytes was sent to a client."""
         index = self._last.get((client, kind))

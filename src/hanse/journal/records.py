@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field, NonNegativeInt
 
 from hanse.journal.journey import Amount, Journey, Size
+from hanse.journal.training_costs import TrainingCosts
 from hanse.observability.paired_timing import Measurement
 
 ROUNDS = "metrics.jsonl"  # one RoundRecord a line
@@ -99,6 +100,8 @@ class ClientRecord:
         request and received the reply.
     late: for a reply that came too late or twice, the round that it belongs to; else None.
     unused: the bytes of such a reply. simulated: its seconds in a simulation with a clock; or None.
+    measured, predicted: of a training that was answered, what it took; predicted: in a simulation
+        with a clock.
     """
 
     round: RoundNumber
@@ -114,6 +117,8 @@ class ClientRecord:
     late: RoundNumber | None = None
     unused: Size | None = None
     simulated: Journey | None = None
+    measured: TrainingCosts | None = None
+    predicted: TrainingCosts | None = None
 
     @property
     def loss(self) -> float | None:

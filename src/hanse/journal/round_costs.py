@@ -1,10 +1,12 @@
 """Bytes, seconds and memory of the round in progress."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from hanse.journal.environment import gpu_use, peak_gpu_memory
 from hanse.journal.ledger import Ledger
-from hanse.journal.records import RoundCosts
+from hanse.journal.records import ClientRecord, EnvironmentRecord, RoundCosts
+from hanse.journal.training_costs import Arithmetic, measured, predicted
 from hanse.observability.memory import peak_memory
 
 TRAINING = ("data", "forward", "backward", "optimizer")  # the parts of a client's training
@@ -60,3 +62,26 @@ def simulated_seconds(rounds: Iterable[RoundCosts]) -> float | None:
 def training_seconds(seconds: Mapping[str, float]) -> float:
     """The seconds of local training among a round's seconds by kind of work."""
     return sum(seconds.get(kind, 0.0) for kind in (*TRAINING, "training"))
+
+
+def with_training_costs(
+    record: ClientRecord, machine: EnvironmentRecord, remote: bool
+) -> ClientRecord:
+    """The record with what its training took; one of anything else is unchanged.
+
+    machine: on which all clients train, unless they are remote.
+    """
+    if record.kind != "train" or record.late is not None or not record.up or record.error:
+        return record
+    seconds, tokens = record.amount("seconds"), record.amount("tokens")
+    elapsed = None
+    if remote and record.sent_at is not None and record.answered_at is not None:
+        elapsed = record.answered_at - record.sent_at
+    arithmetic = Arithmetic(machine.train_flops_per_token, machine.peak_flops)
+    if remote:
+        arithmetic = Arithmetic(None, None)
+    return replace(
+        record,
+        measured=measured(seconds, tokens, record.amount("joules"), elapsed, arithmetic),
+        predicted=predicted(record.simulated, tokens) if record.simulated else None,
+    )

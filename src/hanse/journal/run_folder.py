@@ -26,6 +26,7 @@ plots/               its plots, as PNG and SVG
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,17 +38,22 @@ from hanse.journal.claims import Claim
 from hanse.journal.ledger import Ledger
 from hanse.journal.record_files import RecordError
 from hanse.journal.records import (
+    ENVIRONMENT,
     LEDGER,
     RELEASES,
     ROUNDS,
     ClientRecord,
+    EnvironmentRecord,
     Evaluation,
     ReleaseRecord,
     RoundRecord,
 )
+from hanse.journal.round_costs import with_training_costs
 from hanse.tensors import json_text
 
 log = logging.getLogger(__name__)
+
+_UNKNOWN = EnvironmentRecord()
 
 
 class Journal:
@@ -98,6 +104,8 @@ class Journal:
         """Make a round final: write its lines first, then, in one rename, its checkpoint."""
         clients, seconds = self.ledger.take(checkpoint.round)
         with self.ledger.time("journal"):  # counted with the next round
+            machine, remote = self._machine(), self.ledger.is_remote
+            clients = [with_training_costs(client, machine, remote) for client in clients]
             record = replace(record, seconds={**record.seconds, **seconds})
             lines = b"".join(map(record_files.line, clients))
             atomic_files.append(self.folder / LEDGER, lines)
@@ -111,6 +119,12 @@ class Journal:
     def close(self) -> None:
         """Let other processes open the run."""
         self._claim.close()
+
+    def _machine(self) -> EnvironmentRecord:
+        """What the run was begun on; empty if no file says so."""
+        with suppress(RecordError):
+            return record_files.read(self.folder / ENVIRONMENT, EnvironmentRecord) or _UNKNOWN
+        return _UNKNOWN
 
     def _refuse_lost(self, last: int, damaged: Sequence[Path]) -> None:
         """Raise UserError if all checkpoints are damaged or lost; warn about rounds to repeat.

@@ -49,6 +49,15 @@ class ClientDevice:
         watts = self.settings.watts
         return None if watts is None else watts * self.seconds
 
+    @property
+    def mfu(self) -> float | None:
+        """The share of the device's peak that a step reaches; None if the step takes no time."""
+        settings = self.settings
+        tflops = settings.bf16_tflops if self.bf16 else settings.fp32_tflops
+        if not tflops or not self.step.total:
+            return None
+        return self.cost.flops / (self.step.total * 1e12 * tflops)
+
 
 def decided(simulation: Simulation) -> Simulation:
     """The simulation with all figures of its devices in its experiment.

@@ -20,7 +20,7 @@ from hanse.federation.messages import ClientProfile
 from hanse.journal.ledger import Ledger
 from hanse.randomness import RoundContext
 from hanse.simulation.attacked_clients import attacked
-from hanse.simulation.client_devices import client_devices
+from hanse.simulation.client_devices import ClientDevice, client_devices
 from hanse.simulation.in_process import in_process
 from hanse.simulation.link import Link, links, training_seconds
 from hanse.tensors.serialization import Content
@@ -52,7 +52,8 @@ class LinkedClients(Transport):
     """Clients behind simulated links.
 
     inner: the clients, which answer at once. links: by client. training: simulated seconds in which
-    each client trains in a round. joules: that this takes on the clients' devices, where known.
+    each client trains in a round. devices: of the clients that have one, for the joules of the
+    training, and for the share of the peak that it reaches.
     """
 
     remote, timed = False, True
@@ -63,10 +64,10 @@ class LinkedClients(Transport):
         links: Mapping[str, Link],
         training: Mapping[str, float],
         seed: int,
-        joules: Mapping[str, float] | None = None,
+        devices: Mapping[str, ClientDevice] | None = None,
     ) -> None:
         self._inner, self._links, self._training, self._seed = inner, links, training, seed
-        self._joules = joules or {}
+        self._devices = devices or {}
         self._exchanges: list[_Exchange] = []  # each began during the one before it
 
     def profiles(self) -> list[ClientProfile]:
@@ -111,8 +112,8 @@ class LinkedClients(Transport):
             self._training[client] if exchange.kind == "train" else 0.0,
             self._draw(exchange, client),
         )
-        if exchange.kind == "train":
-            journey = replace(journey, joules=self._joules.get(client))
+        if exchange.kind == "train" and (device := self._devices.get(client)):
+            journey = replace(journey, joules=device.joules, mfu=device.mfu)
         exchange.ledger.travelled(client, exchange.kind, journey)
         exchange.replies[client] = exchange.spool.keep(message)
         arrival = sent + journey.seconds, exchange.answered, client, len(message)
@@ -134,5 +135,4 @@ def clients_of(simulation: Simulation, folder: Path) -> Transport:
         return clients
     devices = client_devices(simulation)
     training = training_seconds(simulation, by_name, devices)
-    joules = {n: own.joules for n, own in devices.items() if own.joules is not None}
-    return LinkedClients(clients, by_name, training, simulation.experiment.seed, joules)
+    return LinkedClients(clients, by_name, training, simulation.experiment.seed, devices)

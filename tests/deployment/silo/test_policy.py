@@ -391,7 +391,8 @@ def test_only_allowed_numbers_leave(tmp_path: Path) -> None:
 
 
 def test_what_training_reports_may_leave_by_default(tmp_path: Path) -> None:
-    numbers = TrainResult(1, 1.0, 10, 10, 1.0, {"data": 1.0, "forward": 2.0}, 1.0, 1.0).numbers()
+    spent = {"data": 1.0, "forward": 2.0}
+    numbers = TrainResult(1, 1.0, 10, 10, 1.0, spent, 1.0, 1.0, joules=5.0).numbers()
     reply = Reply("silo-1", "train", 1, Update({}, numbers))
     assert law(silo(tmp_path / "a")).outgoing(reply) == reply
 

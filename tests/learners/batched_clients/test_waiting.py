@@ -60,7 +60,7 @@ def left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes after the last step, and what the meta device does not have."""
     monkeypatch.setattr(optimizer.BatchedOptimizer, "write_back", lambda self: None)
     monkeypatch.setattr(
-        TrainingProgress, "result", lambda self, steps, spent, sums: TrainResult(steps, 0, 0, 0, 0)
+        TrainingProgress, "result", lambda self, steps, *_: TrainResult(steps, 0, 0, 0, 0)
     )
     monkeypatch.setattr(Backbone, "autocast", lambda self: nullcontext())
     plain = torch.optim.AdamW

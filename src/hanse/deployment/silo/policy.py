@@ -23,7 +23,8 @@ OUTSIDE = tuple(dict.fromkeys(kind.policy for kind in NAMED if kind.policy))
 
 STEPS = ("steps", "sum_lr", "sum_clipped_lr", "sum_a")
 PROTECTED = ("below_clip",)  # by a mechanism of privacy, which adds noise to their sum
-TRAINING = (*STEPS, *PROTECTED, "examples", "tokens", "loss", "seconds", "*_seconds")
+MEASURED = ("seconds", "*_seconds", "joules")
+TRAINING = (*STEPS, *PROTECTED, "examples", "tokens", "loss", *MEASURED)
 
 
 class Privacy(SettingsModel):

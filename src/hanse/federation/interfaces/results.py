@@ -23,6 +23,7 @@ class TrainResult:
     sum_clipped_lr: Σ of the learning rates, each times the share of the gradient left by clipping.
     sum_a: Σ aᵢ if the change is −Σ aᵢgᵢ over the steps' gradients gᵢ, as with SGD, where aᵢ holds
         learning rates and momentum (2007.07481); None if the change is no such sum.
+    joules: energy of the training; None: not measured.
     """
 
     steps: int
@@ -33,6 +34,7 @@ class TrainResult:
     spent: Mapping[str, float] = field(default_factory=dict)
     sum_clipped_lr: float = 0.0
     sum_a: float | None = None
+    joules: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -43,8 +45,9 @@ class TrainResult:
         """The plain numbers that a client reports with its update."""
         names = ("steps", "sum_lr", "sum_clipped_lr", "examples", "tokens", "loss", "seconds")
         spent = {f"{name}_seconds": seconds for name, seconds in self.spent.items()}
-        sum_a = {} if self.sum_a is None else {"sum_a": self.sum_a}
-        return {name: float(getattr(self, name)) for name in names} | sum_a | spent
+        known = {"sum_a": self.sum_a, "joules": self.joules}
+        optional = {name: value for name, value in known.items() if value is not None}
+        return {name: float(getattr(self, name)) for name in names} | optional | spent
 
 
 @dataclass(frozen=True)

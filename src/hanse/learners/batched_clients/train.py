@@ -147,7 +147,7 @@ class _JointTraining:
             for step in track(steps, work, measure=self._measured):
                 self._step(step, watch)
         self.optimizer.write_back()
-        return self._results(watch.seconds())
+        return self._results(watch.seconds(), watch.joules())
 
     def _measured(self, work: Training) -> Training:
         """The step of progress with the clients' measurements."""
@@ -206,15 +206,17 @@ class _JointTraining:
         seeds = [0 if b is None else c.seed() for c, b in zip(active, batches, strict=True)]
         return Drop(shares, seeds, shapes)
 
-    def _results(self, seconds: dict[str, float]) -> list[TrainResult]:
-        """The result of each member; the seconds are divided in proportion to the tokens."""
+    def _results(self, seconds: dict[str, float], joules: float | None) -> list[TrainResult]:
+        """The result of each member; seconds and energy are divided in proportion to the tokens."""
         total = sum(client.progress.tokens for client in self.clients)
         results = {}
         for client in self.clients:
             share = client.progress.tokens / total
             own = {activity: spent * share for activity, spent in seconds.items()}
+            energy = None if joules is None else share * joules
             sums = client.member.job.settings.sums_gradients
-            results[id(client.member)] = client.progress.result(len(client.steps), own, sums)
+            result = client.progress.result(len(client.steps), own, sums, energy)
+            results[id(client.member)] = result
         return [results[id(member)] for member in self.members]
 
 

@@ -58,7 +58,8 @@ def fit(
     if job.keeps_optimizer_state:
         for own in groups:
             optimizer_state.save(optimizer, own.parameters, own.optimizer_state)
-    return progress.result(gradients.steps, stopwatch.seconds(), settings.sums_gradients)
+    spent, joules = stopwatch.seconds(), stopwatch.joules()
+    return progress.result(gradients.steps, spent, settings.sums_gradients, joules)
 
 
 def _resume(

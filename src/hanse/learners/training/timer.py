@@ -1,10 +1,12 @@
-"""The seconds of each part of training, measured without making a GPU wait."""
+"""The seconds of each part of training, measured without making a GPU wait, and its energy."""
 
 import time
 from collections import defaultdict
 from itertools import pairwise
 
 import torch
+
+from hanse.observability import power
 
 
 class Stopwatch:
@@ -16,6 +18,7 @@ class Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
+        self._counters = () if self._cuda else power.counters()  # they do not count a GPU's energy
         self._laps = [("", self._event())] if self._cuda else []
         self._spent: defaultdict[str, float] = defaultdict(float)
         self._last = time.perf_counter()
@@ -37,6 +40,10 @@ class Stopwatch:
                 self._spent[activity] += before.elapsed_time(event) / 1000
             del self._laps[:-1]
         return dict(self._spent)
+
+    def joules(self) -> float | None:
+        """The energy so far, of the processors and all their programs; None if nothing tells it."""
+        return power.joules(self._counters, power.counters()) if self._counters else None
 
     @staticmethod
     def _event() -> torch.cuda.Event:

@@ -64,10 +64,17 @@ class TrainingProgress:
         self.tokens += sum(batch.tokens for batch in batches)
         self.items += sum(batch.items for batch in batches)
 
-    def result(self, steps: int, spent: Mapping[str, float], sums_gradients: bool) -> TrainResult:
+    def result(
+        self,
+        steps: int,
+        spent: Mapping[str, float],
+        sums_gradients: bool,
+        joules: float | None = None,
+    ) -> TrainResult:
         """The result of a finished training.
 
         spent: seconds by activity. sums_gradients: the change is −Σ aᵢgᵢ, so sum_a is reported.
+        joules: of the training; None: not measured.
         """
         return TrainResult(
             steps,
@@ -78,6 +85,7 @@ class TrainingProgress:
             spent,
             float(self.sum_clipped_lr),
             self.sum_a if sums_gradients else None,
+            joules,
         )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hanse import atomic_files
 from hanse.errors import UserError
-from hanse.journal.records import DEPLOYED, ClientRecord
+from hanse.journal.records import ClientRecord
 from hanse.reports import plotting
 from hanse.reports.html import render
 from hanse.reports.loading_snippet import usage
@@ -18,6 +18,7 @@ from hanse.reports.run.headline import headline
 from hanse.reports.run.partition_plot import partition
 from hanse.reports.run.quality_plots import loss, metric, own, quality
 from hanse.reports.run.run_data import RunData, read
+from hanse.reports.run.training_costs import training_costs
 from hanse.reports.secure_sums import secure_sums
 
 OPEN = 12  # clients; a longer table is folded
@@ -76,12 +77,13 @@ def write_report(folder: Path) -> Path:
         computed=computed(run, totals),
         privacy=privacy(run.privacy),
         assumptions=assumptions(run.privacy),
-        secure_sums=secure_sums(run.rounds, (folder / DEPLOYED).is_file()),
+        secure_sums=secure_sums(run.rounds, run.remote),
         precision=precision(run),
         samples=samples(run),
         confusion=confusion(run),
         usage=usage(folder / "adapter", repr(f"{folder}/adapter"), run.settings.labels),
         clients=clients(run),
+        training_costs=training_costs(run),
         open=OPEN,
         few=FEW,
     )

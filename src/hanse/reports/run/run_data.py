@@ -9,6 +9,7 @@ from hanse.errors import UserError
 from hanse.journal import record_files
 from hanse.journal.privacy_record import PRIVACY, PrivacyRecord
 from hanse.journal.records import (
+    DEPLOYED,
     DIVISION,
     ENVIRONMENT,
     LEDGER,
@@ -74,6 +75,11 @@ class RunData:
     def done(self) -> int:
         """The last round that is recorded; -1 for none."""
         return self.rounds[-1].round if self.rounds else -1
+
+    @property
+    def remote(self) -> bool:
+        """True if the clients were silos on other machines."""
+        return (self.folder / DEPLOYED).is_file()
 
     @property
     def finished(self) -> bool:
