@@ -218,8 +218,13 @@ def _readable(kind: Any) -> str:
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """The words ' (did you mean …?)' if a known name is similar, else an empty text."""
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
-    return f" (did you mean {near[0]!r}?)" if near else ""
+    return suggestions(name, known, most=1)
+
+
+def suggestions(name: str, known: Iterable[str], most: int = 3) -> str:
+    """The same words with up to `most` known names that are similar, the nearest first."""
+    near = difflib.get_close_matches(str(name), list(known), n=most, cutoff=0.6)
+    return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
 
 
 @cache

@@ -43,7 +43,7 @@ def test_means_of_ratios_are_those_of_the_sums(tmp_path: Path) -> None:
     measured = [first.replace("\N{NO-BREAK SPACE}", " ") for first, _ in client.cells]
     assert measured == ["2 s", "5 s", "0.4", "25", "not measured", "not measured"]
     assert any("peaks of the silos' machines" in reason for reason in table.reasons)
-    assert "Nothing is predicted in a deployment." in table.reasons
+    assert "Nothing is predicted without expected_seconds of a plan." in table.reasons
 
 
 def test_older_ledgers_have_no_table(tmp_path: Path) -> None:

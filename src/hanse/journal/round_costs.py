@@ -65,11 +65,15 @@ def training_seconds(seconds: Mapping[str, float]) -> float:
 
 
 def with_training_costs(
-    record: ClientRecord, machine: EnvironmentRecord, remote: bool
+    record: ClientRecord,
+    machine: EnvironmentRecord,
+    expected: Mapping[str, float],
+    remote: bool,
 ) -> ClientRecord:
     """The record with what its training took; one of anything else is unchanged.
 
-    machine: on which all clients train, unless they are remote.
+    machine: on which all clients train, unless they are remote. expected: the seconds of a client's
+        training in the run's plan.
     """
     if record.kind != "train" or record.late is not None or not record.up or record.error:
         return record
@@ -83,5 +87,5 @@ def with_training_costs(
     return replace(
         record,
         measured=measured(seconds, tokens, record.amount("joules"), elapsed, arithmetic),
-        predicted=predicted(record.simulated, tokens) if record.simulated else None,
+        predicted=predicted(record.simulated, expected.get(record.client), tokens),
     )

@@ -28,6 +28,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from hanse import atomic_files
@@ -49,6 +50,7 @@ from hanse.journal.records import (
     RoundRecord,
 )
 from hanse.journal.round_costs import with_training_costs
+from hanse.journal.run_settings import read_settings
 from hanse.tensors import json_text
 
 log = logging.getLogger(__name__)
@@ -104,8 +106,8 @@ class Journal:
         """Make a round final: write its lines first, then, in one rename, its checkpoint."""
         clients, seconds = self.ledger.take(checkpoint.round)
         with self.ledger.time("journal"):  # counted with the next round
-            machine, remote = self._machine(), self.ledger.is_remote
-            clients = [with_training_costs(client, machine, remote) for client in clients]
+            means = self._machine(), self._expected_seconds, self.ledger.is_remote
+            clients = [with_training_costs(client, *means) for client in clients]
             record = replace(record, seconds={**record.seconds, **seconds})
             lines = b"".join(map(record_files.line, clients))
             atomic_files.append(self.folder / LEDGER, lines)
@@ -125,6 +127,13 @@ class Journal:
         with suppress(RecordError):
             return record_files.read(self.folder / ENVIRONMENT, EnvironmentRecord) or _UNKNOWN
         return _UNKNOWN
+
+    @cached_property
+    def _expected_seconds(self) -> dict[str, float]:
+        """The seconds of each client's training in the run's plan, if it has any."""
+        with suppress(UserError):
+            return read_settings(self.folder).expected_seconds
+        return {}
 
     def _refuse_lost(self, last: int, damaged: Sequence[Path]) -> None:
         """Raise UserError if all checkpoints are damaged or lost; warn about rounds to repeat.

@@ -73,6 +73,19 @@ class RunSettings:
         return rounds if isinstance(rounds, int) else None
 
     @property
+    def expected_seconds(self) -> dict[str, float]:
+        """The seconds of a round's training by client, of an algorithm that follows a plan."""
+        parts = self._section("algorithm").values()
+        plans = [own.get("expected_seconds") for own in parts if isinstance(own, Mapping)]
+        return {
+            str(name): float(seconds)
+            for plan in plans
+            if isinstance(plan, Mapping)
+            for name, seconds in plan.items()
+            if isinstance(seconds, int | float) and 0 < seconds <= 1e9
+        }
+
+    @property
     def labels(self) -> Mapping[str, Any]:
         """The word of each label."""
         labels = self._section("data").get("labels")

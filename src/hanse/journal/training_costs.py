@@ -74,20 +74,26 @@ def measured(
     )
 
 
-def predicted(journey: Journey, tokens: float | None) -> TrainingCosts:
-    """The costs by the models of links and devices; tokens: trained, as the client reports them.
+def predicted(
+    journey: Journey | None, expected: float | None, tokens: float | None
+) -> TrainingCosts | None:
+    """The costs by the models of links and devices, or by a plan; None without any of them.
 
-    A simulation with links alone, without seconds for a step, predicts no seconds of training.
+    journey: of a simulation. expected: seconds of training in the plan, where the simulation counts
+        none: one with links alone, without seconds for a step, has no seconds of training.
+    tokens: trained, as the client reports them.
     """
-    computing = journey.training or None
-    way = journey.down + journey.up
+    if journey is None and expected is None:
+        return None
+    computing = expected if journey is None or not journey.training else journey.training
+    way = None if journey is None else journey.down + journey.up
     return TrainingCosts(
         computing=computing,
         communicating=way,
         granularity=_ratio(computing, way),
         tokens_per_second=_ratio(tokens, computing),
-        mfu=journey.mfu,
-        joules=journey.joules,
+        mfu=None if journey is None else journey.mfu,
+        joules=None if journey is None else journey.joules,
     )
 
 

@@ -68,7 +68,8 @@ def test_a_client_has_a_device_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("device: jetson-agx-orn", "did you mean 'jetson-agx-orin'?"),
+        ("device: jetson-orin", "did you mean 'jetson-agx-orin' or 'jetson-orin-nano'?"),
+        ("device: a10", "did you mean 'a100'?"),
         ("device: cuda", "known are a100, t4,"),
         ("clients: {silo-1: {device: A100x}}", "clients.silo-1: device names 'A100x'"),
         ("devices: {mine: {}}", "a device needs fp32_tflops or bf16_tflops"),

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from hanse.errors import UserError
 from hanse.experiment.devices.published import PUBLISHED
 from hanse.journal import record_files
 from hanse.learners.models.random_models import build
+from hanse.planning.edge_study import study as edge_study
 from hanse.planning.edge_study.records import THIS, EdgeStudy
 from samples import Outcome
 
@@ -37,9 +39,35 @@ def test_a_study_measures_predicts_and_writes(
     expected = 8 * study.update * (1 / 1e3 + 1 / 1e6)  # 0.001 Mb/s up, 1 down
     assert here[0].network == pytest.approx(expected)
     assert all(own.objection == "mostly network" for own in here)
+    assert here[0].granularity == pytest.approx(here[0].training / expected)
     assert (tmp_path / "rounds.svg").read_bytes().lstrip().startswith(b"<?xml")
     for words in (model, "raspberry-pi-5", "0.001/1", "mostly network", "MFU"):
         assert words in ended.out
+
+
+def test_bfloat16_is_measured_and_devices_without_it_are_named(
+    hanse: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    ended = hanse("profile", "llama-tiny", *FAST, "--precision", "bfloat16")
+    assert ended.code == 0, ended.err
+    study = record_files.parse((tmp_path / "edge-study.json").read_bytes(), EdgeStudy)
+    assert study.precision == "bfloat16" and "in bfloat16 products" in ended.out
+    precisions = {own.device: own.precision for own in study.devices}
+    assert precisions["a100"] == "bfloat16" and precisions["t4"] == "float32"
+    assert "in float32, since no peak in bfloat16 is known: laptop, raspberry-pi-5, t4" in ended.out
+    model = build.build("llama-tiny", build.config_of("llama-tiny"), 4, torch.device("cpu"), True)
+    assert {p.dtype for p in model.trained} == {torch.float32}
+    assert torch.bfloat16 in {p.dtype for p in model.weights}
+
+
+def test_files_that_exist_are_left_as_they_are(
+    hanse: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "edge-study.json").write_text("mine")
+    for words in ((), ("--output", "new.json", "--plot", "edge-study.json")):
+        ended = hanse("profile", "llama-tiny", *words)
+        assert ended.code == 2 and "edge-study.json exists already" in ended.err
+    assert (tmp_path / "edge-study.json").read_text() == "mine"
 
 
 def test_a_deadline_is_an_objection(hanse: Callable[..., Outcome], tmp_path: Path) -> None:
@@ -91,7 +119,22 @@ def test_models_that_write_no_text_or_do_not_fit_are_refused(
     assert refused.code == 2 and "which writes no text" in refused.err
     monkeypatch.setattr("hanse.planning.edge_study.study.available_memory", lambda: 1000)
     large = hanse("profile", "llama-tiny")
-    assert large.code == 2 and "are free here" in large.err
+    assert (
+        large.code == 2 and "a step takes about as much again; 1e-06 GB are free here" in large.err
+    )
+
+
+def test_the_memory_of_a_gpu_counts_where_one_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights pass through the processor's memory, and the steps are on the GPU."""
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1500, 10**9))
+    monkeypatch.setattr(edge_study, "available_memory", lambda: 900)
+    with pytest.raises(UserError, match=r"as much again; 1\.5e-06 GB are free on the GPU"):
+        edge_study._refuse_large("m", 400, torch.bfloat16, cuda)
+    edge_study._refuse_large("m", 300, torch.bfloat16, cuda)
+    monkeypatch.setattr(edge_study, "available_memory", lambda: 500)
+    with pytest.raises(UserError, match="take 6e-07 GB; 5e-07 GB are free here"):
+        edge_study._refuse_large("m", 300, torch.bfloat16, cuda)
 
 
 def test_a_batch_that_memory_does_not_hold_is_one_sentence(

@@ -2,7 +2,7 @@
 
 from math import inf
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,6 +32,10 @@ Steps = Annotated[int, typer.Option(help="Optimizer steps of a round.", min=1)]
 Deadline = Annotated[
     float | None, typer.Option(help="Seconds after which a round is too late.", min=0)
 ]
+Kind = Annotated[
+    Literal["float32", "bfloat16"],
+    typer.Option(help="The precision of the model: which one is faster must be measured."),
+]
 Output = Annotated[Path, typer.Option(help="The file of the results, as JSON.")]
 Picture = Annotated[Path | None, typer.Option(help="Draw the rounds into a file, as SVG.")]
 
@@ -46,6 +50,7 @@ def profile(
     rank: Rank = 8,
     steps: Steps = 20,
     deadline: Deadline = None,
+    precision: Kind = "float32",
     output: Output = Path("edge-study.json"),
     plot: Picture = None,
 ) -> None:
@@ -53,7 +58,11 @@ def profile(
     batches, links = _batches(batch), tuple(_link(text) for text in link or ("10/50", "100/100"))
     if deadline is not None and not deadline < inf:
         raise UserError(f"--deadline came as {deadline:g}; write seconds, or leave it out.")
-    for file in filter(None, (output, plot)):
+    for option, file in {"--output": output, "--plot": plot}.items():
+        if file is None:
+            continue
+        if file.is_file():
+            raise UserError(f"{file} exists already; name another file with {option}.")
         refuse_unwritable(file)
     wanted = edge_study.Wanted(
         batches=batches,
@@ -62,6 +71,7 @@ def profile(
         links=links,
         steps=steps,
         deadline=deadline,
+        bf16=precision == "bfloat16",
     )
     found = edge_study.study(model, wanted)
     for line in study_text.lines(found):

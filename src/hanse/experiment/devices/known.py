@@ -6,7 +6,7 @@ from typing import Any
 from hanse.experiment.devices import published
 from hanse.experiment.devices.settings import MEASURED, DeviceSettings
 from hanse.experiment.links import Links
-from hanse.registry import suggestion
+from hanse.registry import suggestions
 
 
 def completed(devices: Any) -> Any:
@@ -30,7 +30,7 @@ def find(name: str, devices: Mapping[str, DeviceSettings]) -> DeviceSettings:
         return DeviceSettings(**_published(name))
     known = [*devices, *published.PUBLISHED]
     raise ValueError(
-        f"device names {name!r:.80}, which is no simulated device{suggestion(name, known)}; known "
+        f"device names {name!r:.80}, which is no simulated device{suggestions(name, known)}; known "
         f"are {', '.join(known)}, and any other one with its figures under devices. (The device "
         "that really computes is model.device.)"
     )

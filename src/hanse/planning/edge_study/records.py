@@ -44,12 +44,14 @@ class BatchFigures:
 class DeviceFigures:
     """A training step on a published device, by the model of cost.
 
+    precision: float32 or bfloat16; the former for a device without a known peak in bfloat16.
     memory: bytes that it needs, by a model. has: bytes of its memory; None: not published. joules:
     of a step, at its published watts; None: not published.
     """
 
     device: str
     rows: int
+    precision: str
     predicted: Passes
     memory: float
     has: float | None
@@ -61,8 +63,8 @@ class RoundFigures:
     """A round of a device over a link.
 
     link: rates up and down in 10⁶ bits a second; a slower interface of the device bounds them.
-    training, network: seconds. share: of the
-    round that the network takes. objection: why the device is not worth asking; empty if it is.
+    training, network: seconds, T_comp and T_comm. granularity: their ratio G. share: of the round
+    that the network takes. objection: why the device is not worth asking; empty if it is.
     """
 
     device: str
@@ -70,6 +72,7 @@ class RoundFigures:
     link: str
     training: float
     network: float
+    granularity: float
     share: float
     objection: str
 
@@ -79,10 +82,11 @@ class EdgeStudy:
     """An edge study.
 
     parameters, trained: numbers of weights. update: bytes of an update in float32, each way.
-    length: tokens of a row. steps: optimizer steps of a round. peak: FLOP/s of float32 products,
-    measured. bandwidth: bytes a second, measured. mfu, operator_us: fitted to the measured steps.
-    error: the mean of |predicted ÷ measured - 1| over the batches. energy: the source of its
-    readings; None: the machine has none. busy: cores that other programs kept busy meanwhile.
+    length: tokens of a row. steps: optimizer steps of a round. precision: float32 or bfloat16.
+    peak: FLOP/s of products of this precision, measured. bandwidth: bytes a second, measured.
+    mfu, operator_us: fitted to the measured steps. error: the mean of |predicted ÷ measured - 1|
+    over the batches. energy: the source of its readings; None: the machine has none. busy: cores
+    that other programs kept busy meanwhile.
     """
 
     model: str
@@ -92,6 +96,7 @@ class EdgeStudy:
     length: int
     steps: int
     threads: int
+    precision: str
     peak: float
     bandwidth: float
     mfu: float

@@ -1,9 +1,9 @@
 """The edge study of a model: a training step here and on published devices, and rounds over links.
 
-After "Federated fine-tuning of LLMs on the very edge" (2310.03150): the share of the peak (MFU),
-energy, and the granularity T_comp ÷ T_comm of a round. Its devices were real ones; here those other
-than this machine are a model of cost (`simulation/device_cost.py`), which makes this a
-reconstruction.
+After "Federated fine-tuning of LLMs on the very edge" (2310.03150): the share of the peak (MFU) and
+energy of a step, and the granularity G = T_comp ÷ T_comm of a round. Its devices were real ones;
+here those other than this machine are a model of cost (`simulation/device_cost.py`), which makes
+this a reconstruction.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ from hanse.planning.edge_study.records import (
     Passes,
     RoundFigures,
 )
-from hanse.planning.preview.device_use import PEAK, TRAINED
+from hanse.planning.preview.device_use import PEAK, PEAK_BF16, TRAINED
 from hanse.simulation.device_cost import Machine, Measured, fitted
 from hanse.simulation.link import Link
 
@@ -49,6 +49,7 @@ class Wanted:
     batches: rows of a batch, one after another. length: tokens of a row. rank: of LoRA.
     links: (rate up, rate down) in 10⁶ bits a second. steps: of a round.
     deadline: seconds that a round may take; None: as long as it takes.
+    bf16: whether the model is in bfloat16 and computes in it, or else in float32.
     """
 
     batches: tuple[int, ...]
@@ -57,6 +58,12 @@ class Wanted:
     links: tuple[tuple[float, float], ...]
     steps: int
     deadline: float | None
+    bf16: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the base model's weights."""
+        return torch.bfloat16 if self.bf16 else torch.float32
 
 
 def study(name: str, wanted: Wanted) -> EdgeStudy:
@@ -65,18 +72,19 @@ def study(name: str, wanted: Wanted) -> EdgeStudy:
     Raises UserError for a model that is not known, or that this machine's memory does not hold.
     """
     config = build.config_of(name)
-    _refuse_large(name, build.size(config))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    _refuse_large(name, build.size(config), wanted.dtype, device)
     report(Work(Activity.MEASURING_MACHINE))
     before = processor.core_use()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = build.build(name, config, wanted.rank, device)
+    model = build.build(name, config, wanted.rank, device, wanted.bf16)
     steps = [_step(model, rows, wanted.length) for rows in sorted(wanted.batches)]
-    peak, rate = flops.peak(device, torch.float32), bandwidth(device)
+    peak, rate = flops.peak(device, wanted.dtype), bandwidth(device)
     mfu, overhead = fitted([own for step in steps for own in _passes(step)], peak)
     batches = _batches(steps, Machine(peak, rate, mfu, overhead))
     settings = _settings({"mfu": mfu, "operator_us": 1e6 * overhead})
     trained = model.trained_parameters
-    devices = _devices(settings, steps, 4 * model.parameters + (4 + TRAINED) * trained)
+    resident = wanted.dtype.itemsize * model.parameters + (4 + TRAINED) * trained
+    devices = _devices(settings, steps, resident, wanted.bf16)
     update = 4 * trained
     return EdgeStudy(
         model=name,
@@ -86,6 +94,7 @@ def study(name: str, wanted: Wanted) -> EdgeStudy:
         length=wanted.length,
         steps=wanted.steps,
         threads=torch.get_num_threads(),
+        precision=_precision(wanted.bf16),
         peak=peak,
         bandwidth=rate,
         mfu=mfu,
@@ -112,13 +121,28 @@ def _step(model: RandomModel, rows: int, length: int) -> MeasuredStep:
         ) from None
 
 
-def _refuse_large(name: str, weights: int) -> None:
-    needs, free = ROOM * 4 * weights, available_memory()
-    if needs > free:
-        raise UserError(
-            f"{name} has {weights:,} weights, whose steps need about {needs / 1e9:.1f} GB, and "
-            f"{free / 1e9:.1f} GB are free here; name a smaller model, or free some memory."
-        )
+def _refuse_large(name: str, weights: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Raise UserError for a model whose weights, and as much again for a step, are not free.
+
+    The weights are made in the memory of the processor, and on a machine with a GPU moved to it.
+    """
+    size = dtype.itemsize * weights
+    free = {"here": available_memory()}
+    if device.type == "cuda":
+        free["on the GPU"] = torch.cuda.mem_get_info(device)[0]
+    for where, left in free.items():
+        trains = where == "on the GPU" or len(free) == 1
+        if (ROOM * size if trains else size) > left:
+            more = ", and a step takes about as much again" if trains else ""
+            raise UserError(
+                f"{name} has {weights:,} weights, which take {size / 1e9:.3g} GB{more}; "
+                f"{left / 1e9:.3g} GB are free {where}, so name a smaller model, or free some "
+                "memory."
+            )
+
+
+def _precision(bf16: bool) -> str:
+    return "bfloat16" if bf16 else "float32"
 
 
 def _passes(step: MeasuredStep) -> Iterator[Measured]:
@@ -150,24 +174,30 @@ def _settings(measured: Mapping[str, float]) -> dict[str, DeviceSettings]:
 
 
 def _devices(
-    settings: Mapping[str, DeviceSettings], steps: Sequence[MeasuredStep], resident: float
+    settings: Mapping[str, DeviceSettings],
+    steps: Sequence[MeasuredStep],
+    resident: float,
+    bf16: bool,
 ) -> tuple[DeviceFigures, ...]:
     """All steps on each device; resident: bytes of weights, gradients and optimizer's state."""
     return tuple(
-        _on_device(name, own, step, resident) for name, own in settings.items() for step in steps
+        _on_device(name, own, step, resident, bf16)
+        for name, own in settings.items()
+        for step in steps
     )
 
 
 def _on_device(
-    name: str, device: DeviceSettings, step: MeasuredStep, resident: float
+    name: str, device: DeviceSettings, step: MeasuredStep, resident: float, bf16: bool
 ) -> DeviceFigures:
-    """A step on a device; resident: bytes of weights, gradients and the optimizer's state."""
-    predicted = Passes(*Machine.of(device, bf16=False).step(step.cost))
+    """A step on a device, in float32 if its bfloat16 peak is not known; resident: as above."""
+    predicted = Passes(*Machine.of(device, bf16).step(step.cost))
     return DeviceFigures(
         device=name,
         rows=step.rows,
+        precision=_precision(device.uses_bf16(bf16)),
         predicted=predicted,
-        memory=resident + PEAK * step.kept,
+        memory=resident + (PEAK_BF16 if bf16 else PEAK) * step.kept,
         has=None if device.memory_gb is None else 1e9 * device.memory_gb,
         joules=None if device.watts is None else device.watts * predicted.total,
     )
@@ -207,4 +237,7 @@ def _round(
         *(["mostly network"] * (share > PLENTY)),
         *(["past the deadline"] * (deadline is not None and journey.seconds > deadline)),
     ]
-    return RoundFigures(*where, journey.training, network, share, ", ".join(objections))
+    granularity = journey.training / network
+    return RoundFigures(
+        *where, journey.training, network, granularity, share, ", ".join(objections)
+    )

@@ -15,7 +15,7 @@ def lines(study: EdgeStudy) -> Iterator[str]:
         f"an update has {formatting.bytes_(study.update)} each way in float32"
     )
     yield (
-        f"this machine: {formatting.count(study.peak, 'FLOP/s')} in float32 products and "
+        f"this machine: {formatting.count(study.peak, 'FLOP/s')} in {study.precision} products and "
         f"{formatting.bytes_(study.bandwidth)}/s, measured with "
         f"{study.threads} of torch's threads"
     )
@@ -34,6 +34,9 @@ def lines(study: EdgeStudy) -> Iterator[str]:
     yield ""
     yield "A training step on other devices, by the model of cost, at the same share of the peak:"
     yield from _table(DEVICE, [_device(own) for own in study.devices])
+    if others := {own.device for own in study.devices if own.precision != study.precision}:
+        names = ", ".join(sorted(others))
+        yield f"in float32, since no peak in {study.precision} is known: {names}"
     yield ""
     yield f"A round of {study.steps} steps, with an update each way:"
     yield from _table(ROUND, list(_rounds(study)))
@@ -44,7 +47,7 @@ BATCH = (
     *("FLOP", "MFU", "memory", "energy"),
 )
 DEVICE = ("device", "rows", "forward", "backward", "optimizer", "step", "memory", "energy")
-ROUND = ("device", "rows", "link", "training", "network", "share", "not worth asking")
+ROUND = ("device", "rows", "link", "training", "network", "G", "share", "not worth asking")
 
 
 def _batch(own: BatchFigures) -> list[str]:
@@ -83,6 +86,7 @@ def _rounds(study: EdgeStudy) -> Iterator[list[str]]:
                 own.link,
                 formatting.seconds(own.training),
                 formatting.seconds(own.network),
+                f"{own.granularity:.3g}",
                 formatting.percent(own.share),
                 own.objection,
             ]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hanse.errors import UserError
 from hanse.experiment.schema import Experiment
 from hanse.learners.training.settings import TrainingSettings
 from hanse.planning.devices.profile import DeviceProfile
@@ -97,11 +96,6 @@ def machines(
     memory: bytes, by the name of a silo, or by "" for all. devices: machines of simulated devices,
         by the names of silos.
     """
-    for name in [*profiles, *memory]:
-        if name and name not in names:
-            raise UserError(
-                f"{name:.80} is no silo of the experiment; they are {names[0]} to {names[-1]}."
-            )
     found = {}
     for name in names:
         machine = devices.get(name, here)

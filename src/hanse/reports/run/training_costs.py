@@ -131,10 +131,15 @@ def _unmeasured(costs: Sequence[TrainingCosts], run: RunData) -> Iterator[str]:
 def _unpredicted(costs: Sequence[TrainingCosts], run: RunData) -> Iterator[str]:
     """One sentence for each reason why something was not predicted."""
     if all(own.is_empty for own in costs):
-        where = "a deployment" if run.remote else "a run without the settings device and links"
-        yield f"Nothing is predicted in {where}."
+        simulated = "" if run.remote else "the settings device and links, or "
+        yield f"Nothing is predicted without {simulated}expected_seconds of a plan."
         return
     if _lacks(costs, "computing"):
-        yield "Computing is predicted for clients with a device, or with links.seconds_per_step."
+        yield (
+            "Computing is predicted for clients with a device, with links.seconds_per_step, or "
+            "with expected_seconds of a plan."
+        )
+    if _lacks(costs, "communicating"):
+        yield "The network and MFU are predicted in a simulation with links or devices."
     if _lacks(costs, "joules"):
         yield "Energy is predicted for devices whose watts are known."

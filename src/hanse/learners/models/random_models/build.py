@@ -24,11 +24,15 @@ ANSWER = 4  # of an encoder-decoder: its answer has a part as long as this of it
 
 @dataclass(frozen=True)
 class RandomModel:
-    """A model with random weights, in float32, whose adapter alone is trained."""
+    """A model with random weights, whose adapter alone is trained.
+
+    bf16: whether its weights are in bfloat16, and it computes in it; the adapter is in float32.
+    """
 
     name: str
     model: Any
     trained: list[Parameter]
+    bf16: bool = False
 
     @property
     def weights(self) -> list[Parameter]:
@@ -68,7 +72,9 @@ class RandomModel:
         )
 
     def _mean(self, **inputs: Tensor) -> Tensor:
-        loss: Tensor = self.model(**inputs, use_cache=False).loss
+        kind = self.trained[0].device.type
+        with torch.autocast(kind, dtype=torch.bfloat16, enabled=self.bf16):
+            loss: Tensor = self.model(**inputs, use_cache=False).loss
         return loss
 
 
@@ -98,22 +104,24 @@ def config_of(name: str) -> Any:
 def size(config: Any) -> int:
     """The number of a model's weights, without any of them in memory."""
     with torch.device("meta"):
-        return sum(p.numel() for p in _empty(config).parameters())
+        return sum(p.numel() for p in _empty(config, torch.float32).parameters())
 
 
-def build(name: str, config: Any, rank: int, device: torch.device) -> RandomModel:
+def build(
+    name: str, config: Any, rank: int, device: torch.device, bf16: bool = False
+) -> RandomModel:
     """The model of a configuration with random weights and LoRA of a rank."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = _empty(config).to(device).eval()
+        model = _empty(config, torch.bfloat16 if bf16 else torch.float32).to(device).eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         task = "SEQ_2_SEQ_LM" if config.is_encoder_decoder else "CAUSAL_LM"
         adapted, attached = inject.attach(model, Lora(r=rank), 0, task)
     attached.set_gradients()
-    return RandomModel(name, adapted, list(attached.parameters.values()))
+    return RandomModel(name, adapted, list(attached.parameters.values()), bf16)
 
 
-def _empty(config: Any) -> Any:
+def _empty(config: Any, dtype: torch.dtype) -> Any:
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    return kind.from_config(config, dtype=torch.float32)
+    return kind.from_config(config, dtype=dtype)
