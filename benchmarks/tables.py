@@ -10,6 +10,7 @@ from typing import Any
 import cost_tables as cost
 import distillation_tables as unequal
 import owner_tables as owner
+import plan_tables as plan
 import privacy_tables as privacy
 import quality_tables as quality
 import robust_tables
@@ -53,6 +54,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "emulator_costs": owner.emulator_costs,
     "emulator_alone": owner.emulator_alone,
     "ownership": owner.ownership,
+    "planned": plan.planned,
+    "step_prediction": plan.step_prediction,
     "privacy_price": privacy.privacy_price,
     "row_privacy": privacy.row_privacy,
 }

@@ -61,7 +61,13 @@ class StepModel:
 
 
 @dataclass(frozen=True)
-class _Probe:
+class Probe:
+    """A step that was measured.
+
+    seconds: of the fastest of a few. kept: bytes that it keeps for its backward pass. peak: bytes
+    above those before it; None if the system does not tell. cost: None without simulated devices.
+    """
+
     setting: StepSetting
     seconds: float
     kept: float
@@ -75,25 +81,26 @@ def measured(
     most_rows: int,
     rank: int,
     devices: Mapping[str, Machine] = {},
+    limit: float = SECONDS,
 ) -> StepModel:
     """The model of steps from at most eight probes.
 
     learner: with the examples that batches are taken from. names: the matrices that may have
         adapters, by their full names. most_rows: of a batch. rank: the largest.
-    devices: simulated ones as the model of cost sees them.
+    devices: simulated ones as the model of cost sees them. limit: seconds after which `ENOUGH` do.
     """
     rows = sorted(learner.examples("train"), key=len)
     depth = layer_count(learner.backbone)
     candidates = _candidates(rows, most_rows, rank, depth)
-    probes: list[_Probe] = []
+    probes: list[Probe] = []
     start, stopped = time.perf_counter(), False
     while len(probes) < MOST_PROBES:
-        late = time.perf_counter() - start > SECONDS
+        late = time.perf_counter() - start > limit
         setting = cost_model.next_probe(candidates, [probe.setting for probe in probes])
         stopped = setting is not None and late and len(probes) >= ENOUGH
         if setting is None or stopped:
             break
-        probes.append(_probe(learner, names, rows, setting, bool(devices)))
+        probes.append(probe(learner, names, rows, setting, bool(devices)))
     return replace(_fitted(probes, devices), stopped=stopped)
 
 
@@ -131,13 +138,13 @@ def _candidates(rows: Sequence[Example], most: int, rank: int, depth: int) -> li
     ]
 
 
-def _probe(
+def probe(
     learner: AdaptedModel,
     names: Sequence[str],
     rows: Sequence[Example],
     setting: StepSetting,
     count: bool,
-) -> _Probe:
+) -> Probe:
     """Measure a step of a setting: one that shows its memory, and some that are timed.
 
     count: whether its operations and bytes are counted, too.
@@ -167,7 +174,7 @@ def _probe(
         backbone.detach(adapter)
     length = round(sum(map(len, batch)) / len(batch))
     real = setting._replace(rows=len(batch), length=length)
-    return _Probe(real, seconds, kept, peak, cost)
+    return Probe(real, seconds, kept, peak, cost)
 
 
 def _fastest(learner: AdaptedModel) -> float:
@@ -208,7 +215,7 @@ def _memory(learner: AdaptedModel) -> tuple[float, float | None]:
     return float(sum(kept.values())), float(max(0, peak - before)) if told else None
 
 
-def _fitted(probes: Sequence[_Probe], devices: Mapping[str, Machine]) -> StepModel:
+def _fitted(probes: Sequence[Probe], devices: Mapping[str, Machine]) -> StepModel:
     terms = np.array([_kept_terms(probe.setting) / max(probe.kept, 1.0) for probe in probes])
     scale = np.maximum(terms.max(axis=0), 1e-300)
     kept: Vector = nnls(terms / scale, np.ones(len(probes)))[0] / scale
