@@ -44,6 +44,11 @@ def run(
     resources: those in memory, when several runs follow each other.
     stop: an event that ends the run after a round, for a caller that handles Ctrl-C itself.
     """
+    return _go(*begin(experiment, resources), stop)
+
+
+def begin(experiment: Experiment, resources: Resources | None = None) -> tuple[Simulation, Run]:
+    """A run in a new folder before its first round; its journal is open."""
     refuse_missing(build_trackers(experiment))
     with reserved(experiment.output_dir, experiment.name) as claim:  # before the model is loaded
         simulation = client_devices.decided(decided(simulate(experiment, resources)))
@@ -68,7 +73,7 @@ def run(
             "model folder"
         )
     _tell_keys(simulation)
-    return _go(simulation, simulation.run(journal, clients_of(simulation, folder)), stop)
+    return simulation, simulation.run(journal, clients_of(simulation, folder))
 
 
 def resume(
@@ -81,6 +86,13 @@ def resume(
 
     trusted: whether all code that the run names may run; see `loading.load_left`.
     """
+    return _go(*reopen(folder, resources, trusted), stop)
+
+
+def reopen(
+    folder: Path, resources: Resources | None = None, trusted: bool = False
+) -> tuple[Simulation, Run]:
+    """A run that was begun, before the rounds that are left; its journal is open."""
     refuse_no_run(folder)
     if (folder / DEPLOYED).is_file():
         raise UserError(
@@ -101,8 +113,7 @@ def resume(
     simulation = simulate(experiment, resources, begun=True)
     environment.same_data(folder, simulation.dataset.digest, simulation.dataset.public.digest)
     _tell_keys(simulation)
-    run = simulation.run(Journal(folder), clients_of(simulation, folder))
-    return _go(simulation, run, stop)
+    return simulation, simulation.run(Journal(folder), clients_of(simulation, folder))
 
 
 def _go(simulation: Simulation, run: Run, stop: threading.Event | None) -> Path:
