@@ -1,11 +1,8 @@
 """A plan in a copy of its experiment's file, with reasons in comments."""
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from hanse.errors import UserError
 from hanse.experiment import loading
@@ -13,12 +10,11 @@ from hanse.experiment.devices.settings import MEASURED
 from hanse.experiment.part_kinds import spec_name
 from hanse.experiment.schema import Experiment
 from hanse.journal import yaml_text
+from hanse.planning.experiment_copy import in_block_style, section, without
 from hanse.planning.fedpipe.planned import Plan, SiloPlan
 from hanse.planning.fedpipe.silo_settings import overridden, unequal
 from hanse.planning.yaml_comments import line, scalar
 from hanse.reports import formatting
-
-WIDTH = 100  # signs of a line
 
 
 def page(file: Path, plan: Plan, anew: bool = False) -> str:
@@ -36,7 +32,7 @@ def page(file: Path, plan: Plan, anew: bool = False) -> str:
         values = plan.experiment.resolved()
         text, lost = yaml_text.dump(values), f"all settings of {file}, without its comments"
     algorithm = ("algorithm",) if unequal(plan) else ()
-    kept = _without(text, (*algorithm, *devices, "clients"))
+    kept = without(text, (*algorithm, *devices, "clients"))
     head = [f"# By `hanse plan {line(file)}`; every line may be changed."]
     remarks = [f"# {line(remark)}" for remark in (*filter(None, [lost]), *reasons(plan))]
     return "\n".join([kept.rstrip("\n"), "", *head, *remarks, *_lines(plan, values), ""])
@@ -58,7 +54,7 @@ def _devices(plan: Plan, user: Mapping[str, Any]) -> Iterator[str]:
         settings = dict(user.get(name) or {})
         if name in plan.devices:
             settings |= plan.devices[name].model_dump(include=set(MEASURED))
-        yield from _section(name, settings, 2)
+        yield from section(name, settings, 2)
 
 
 def _clients(plan: Plan, user: Mapping[str, Any]) -> Iterator[str]:
@@ -77,23 +73,8 @@ def _clients(plan: Plan, user: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {scalar(name)}:" + (
             f"    # expected: {_expected(planned[name])}" if name in planned else ""
         )
-        for section, values in settings.items():
-            yield from _section(section, values, 4)
-
-
-def _section(name: str, values: Any, indent: int) -> Iterator[str]:
-    """A setting as YAML; short ones on one line."""
-    text = f"{' ' * indent}{scalar(name)}: {scalar(values)}"
-    if len(text) <= WIDTH or not isinstance(values, Mapping | list):
-        yield text
-    elif isinstance(values, Mapping):
-        yield f"{' ' * indent}{scalar(name)}:"
-        for key, value in values.items():
-            yield from _section(key, value, indent + 2)
-    else:
-        flow = yaml.safe_dump(values, default_flow_style=True, width=WIDTH - indent - 2)
-        yield f"{' ' * indent}{scalar(name)}:"
-        yield from (f"{' ' * (indent + 2)}{part.strip()}" for part in flow.splitlines())
+        for key, values in settings.items():
+            yield from section(key, values, 4)
 
 
 def _expected(silo: SiloPlan) -> str:
@@ -140,17 +121,4 @@ def refuse_unreadable(file: Path, plan: Plan) -> None:
 def _plain(text: str, values: Mapping[str, Any], experiment: Experiment) -> bool:
     """True if the file is in block style, and its algorithm stands under that name."""
     named = "algorithm" in values or spec_name(experiment.algorithm) == "fedavg"
-    return named and all(re.search(rf"(?m)^{re.escape(str(key))}\s*:", text) for key in values)
-
-
-def _without(text: str, keys: tuple[str, ...]) -> str:
-    """A YAML text without some top-level keys; a value ends at the next unindented line."""
-    kept, inside = [], False
-    for row in text.splitlines():
-        if re.match(r"[^\s#]", row):
-            inside = bool(re.match(rf"(['\"]?)({'|'.join(keys)})\1\s*:", row))
-        elif inside and row.startswith("#"):
-            inside = False
-        if not inside:
-            kept.append(row)
-    return "\n".join(kept)
+    return named and in_block_style(text, values)
