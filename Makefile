@@ -1,5 +1,5 @@
 # make demo         fine-tune a real model across four silos (minutes)
-# make test         lint, types, layering, then the tests that need no extras but data, eval, flower, gguf
+# make test         lint, types, layering, then the tests that need no extras but data, eval, flower, gguf, search
 # make test-extras  the tests that need further extras, models or data
 # make test-browser the tests that look at pages; "not run" without a Chromium
 # make check        lint, types, layering

@@ -46,6 +46,7 @@ def cases(
         "quantized ": ["check", f"{file}", "model.quantization=nf4"],
         "privacy": ["run", f"{file}", "privacy={client_dp: {epsilon: 8}}"],
         "privacy ": ["check", f"{file}", "privacy={client_dp: {noise_multiplier: 2}}"],
+        "search": ["plan", f"{file}", "--search"],
         "eval": ["run", f"{file}", "objective=sft", chrf],
         "eval ": ["check", f"{file}", "objective=sft", chrf],
         **{

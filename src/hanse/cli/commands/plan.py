@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hanse.cli import search_plan
 from hanse.cli.options import File, Overrides, Trust, console
 from hanse.cli.output_files import refuse_unwritable
 from hanse.errors import UserError
@@ -52,28 +53,54 @@ def plan(
     memory: Memory = None,
     profiles: Profiles = None,
     slower: Slower = None,
+    search: search_plan.Search = False,
+    adapters: search_plan.Adapters = None,
+    algorithms: search_plan.Algorithms = None,
+    rates: search_plan.Rates = None,
+    trials: search_plan.Trials = None,
+    rounds: search_plan.Rounds = None,
     trust: Trust = False,
 ) -> None:
-    """Choose each silo's matrices, ranks, batches and bits, and write them into a copy."""
+    """Choose each silo's matrices, ranks, batches and bits; or, by --search, the method at all."""
+    bounds = {"--round-seconds": round_seconds, "--memory": memory, "--profiles": profiles}
+    space = {"--adapters": adapters, "--algorithms": algorithms, "--rates": rates}
+    budget = {"--trials": trials, "--rounds": rounds}
+    search_plan.refuse_options(
+        {**bounds, "--slower": slower} if search else {**space, **budget}, search
+    )
     out = out or file.with_name(f"{file.stem}.plan{file.suffix}")
     if out.exists():
         raise UserError(f"{out} exists already; name another file in --out.")
     refuse_unwritable(out)
-    if round_seconds is not None and not 0 < round_seconds < inf:
-        raise UserError(
-            f"--round-seconds came as {round_seconds:g}, and a round takes some seconds; write "
-            "them, such as 60, or leave the option out."
-        )
-    experiment = loading.load(file, overrides or (), trust)
-    written = yaml_text.read(file)[0].get("model")
-    free = not (isinstance(written, dict) and "quantization" in written)
-    limits = round_seconds, _memory(memory), _profiles(profiles), free, _slower(slower)
-    bounds = planned.Bounds(*limits)
-    made = planning.plan(experiment, bounds)
-    elsewhere = out.resolve().parent != file.resolve().parent
-    atomic_files.write(out, plan_page.page(file, made, bool(overrides) or elsewhere).encode())
+    anew = bool(overrides) or out.resolve().parent != file.resolve().parent
+    if search:
+        wish = search_plan.wishes(adapters, algorithms, rates, trials, rounds)
+        found = loading.load(file, overrides or (), trust)
+        search_plan.show_search(file, found, wish, out, anew)
+        return
+    limits = _bounds(file, round_seconds, memory, profiles, slower)
+    made = planning.plan(loading.load(file, overrides or (), trust), limits)
+    atomic_files.write(out, plan_page.page(file, made, anew).encode())
     plan_page.refuse_unreadable(out, made)
     _show(made, out)
+
+
+def _bounds(
+    file: Path,
+    seconds: float | None,
+    memory: list[str] | None,
+    profiles: list[str] | None,
+    slower: list[str] | None,
+) -> "planned.Bounds":
+    """The user's bounds of a plan; bits are free unless the file names them."""
+    if seconds is not None and not 0 < seconds < inf:
+        raise UserError(
+            f"--round-seconds came as {seconds:g}, and a round takes some seconds; write "
+            "them, such as 60, or leave the option out."
+        )
+    written = yaml_text.read(file)[0].get("model")
+    free = not (isinstance(written, dict) and "quantization" in written)
+    return planned.Bounds(seconds, _memory(memory), _profiles(profiles), free, _slower(slower))
 
 
 def _show(made: "planned.Plan", out: Path) -> None:
