@@ -154,6 +154,25 @@ def test_silos_are_told_of_all_kinds(experiment_file: Path, tmp_path: Path) -> N
         serve._envelope(tmp_path, personal)
 
 
+@pytest.mark.parametrize("algorithm", ["fedpipe", "flexlora", "hetlora", "lora_fair"])
+@pytest.mark.parametrize(
+    ("adapter", "has"),
+    [
+        ("ia3", "IA3 alone"),
+        ("{houlsby: {}, ia3: {}}", "Houlsby alone"),
+        ("{lora: {use_dora: true}}", "use_dora"),
+    ],
+)
+def test_what_needs_factors_is_refused_before_a_model_is_loaded(
+    experiment_file: Path, algorithm: str, adapter: str, has: str
+) -> None:
+    words = [f"adapter={adapter}", f"algorithm={algorithm}"]
+    experiment = load(experiment_file, [*words, "model.model_name_or_path=owner/nowhere"])
+    sentence = f"learns LoRA's factors A and B, but the adapter has {has}; choose the adapter lora"
+    with pytest.raises(UserError, match=sentence):
+        simulate(experiment)
+
+
 def test_what_needs_lora_is_refused_before_any_client_is_asked(
     experiment_file: Path, tmp_path: Path
 ) -> None:

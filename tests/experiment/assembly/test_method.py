@@ -248,3 +248,12 @@ def test_a_deployment_keeps_the_survivors_that_noise_is_made_for() -> None:
     refuse_unserved(few, timed=False)
     with pytest.raises(UserError, match="with 6 updates, and secagg needs 7 where"):
         refuse_unserved(few, timed=True)
+
+
+def test_trials_that_do_not_follow_the_seconds_of_devices_say_so(experiment_file: Path) -> None:
+    def said(*words: str) -> str:
+        return "; ".join(method_remarks(load(experiment_file, words), simulated=True))
+
+    remark = "fedadapter ends its trials by step_seconds, layer_seconds and rate of its own"
+    assert remark in said("algorithm=fedadapter", "device=t4")
+    assert remark not in said("algorithm=fedadapter") + said("device=t4")

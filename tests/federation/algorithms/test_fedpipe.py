@@ -11,10 +11,16 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import Parameter
 
+from hanse.errors import UserError
+from hanse.federation.aggregators.mean import Mean
 from hanse.federation.algorithms.fedpipe import SCORES, FedPipe, Importance, matrices
 from hanse.federation.algorithms.flexlora import FlexLoRA
+from hanse.federation.compression.int8 import Int8
+from hanse.federation.compression.zstd import Zstd
 from hanse.federation.interfaces.trained_tensors import SHARE
 from hanse.federation.messages import Reply, Request
+from hanse.federation.method import Method
+from hanse.federation.pipeline import Pipeline, Pipelines
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.tensors.low_rank import A, B, layers
@@ -290,3 +296,11 @@ def test_a_matrix_is_averaged_over_those_who_train_it_and_stays_where_nobody_doe
     mean = (first * both["m1"].product() + second * other["m1"].product()) / (first + second)
     torch.testing.assert_close(model["m1"].product(), mean, atol=1e-6, rtol=0)
     assert not model["m2"].up.any() and model["m2"].down.any()
+
+
+def test_a_codec_that_would_change_scores_is_refused() -> None:
+    coded = Pipelines(Pipeline("upload", (Int8(),)))
+    with pytest.raises(UserError, match="FedPipe with probe sends a few scores, which Int8 would"):
+        Method(FedPipe(probe=True), Mean(), coded)
+    Method(FedPipe(), Mean(), coded)
+    Method(FedPipe(probe=True), Mean(), Pipelines(Pipeline("upload", (Zstd(),))))

@@ -103,6 +103,16 @@ def test_gains_are_those_that_are_documented() -> None:
     assert option.ranks[0][0].gain == pytest.approx(MATRICES[0].score * math.log(3) / math.log(9))
 
 
+def test_the_memory_of_a_device_is_its_training_and_not_this_process() -> None:
+    steps = replace(STEPS, devices={"small": COST})
+    both = replace(means(), steps=steps, around=7e8)  # beside weights of 0.3 GB
+    here = silo("a")
+    there = replace(here, machine=replace(here.machine, device="small"))
+    usual, device = (choices.problem([own], both, 10.0).silos[0].forms for own in (here, there))
+    for first, second in zip(usual, device, strict=True):
+        assert first.memory - 1e9 == pytest.approx(second.memory - (3e8 + choices.RUNTIME))
+
+
 def test_machines_are_compared_by_their_peaks_and_the_users_bound_wins() -> None:
     here = Machine(8e9, 1.0, "this machine")
     fast = replace(PROFILE, float32=4e11, bfloat16=4e11)

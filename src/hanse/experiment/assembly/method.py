@@ -85,6 +85,11 @@ def method_remarks(experiment: Experiment, simulated: bool) -> list[str]:
             f"{name} grows the adapter: bytes, seconds and memory that are told beforehand are "
             "those of the first round, and later ones may take more."
         )
+    if algorithm.resizes_adapter and experiment.is_timed:
+        remarks.append(
+            f"{name} ends its trials by step_seconds, layer_seconds and rate of its own settings, "
+            "and not by the seconds of devices and links."
+        )
     if setting := algorithm.keeps_model_by:
         remarks.append(
             f"with algorithm.{name}.{setting} the model stays as it is, so the adapter of this run "

@@ -10,6 +10,7 @@ from hanse.experiment.assembly.shared_batches import refuse_unlike
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.task import Task
+from hanse.learners.injection.adapter import WITHOUT_FACTORS
 
 # Names of an algorithm's `optimizers` in messages.
 OPTIMIZERS = {"adamw": "AdamW", "momentum": "SGD with momentum", "sgd": "SGD without momentum"}
@@ -35,6 +36,7 @@ def refuse_unmet(
     if not only:  # a silo has other rows
         _refuse_unvalidated(algorithm, dataset)
     _refuse_fixed_adapter(algorithm, experiment)
+    _refuse_no_factors(algorithm, experiment)
     _refuse_optimizers(algorithm, experiment, settings)
     here = {name: own for name, own in settings.items() if only is None or name in only}
     unfit_models.refuse_unfit(experiment, here, server=not only)
@@ -58,6 +60,24 @@ def _refuse_unvalidated(algorithm: Algorithm, dataset: FederatedDataset) -> None
         raise UserError(
             f"{type(algorithm).__name__} chooses among models by the server's validation rows, and "
             "there are none; hold some out, such as data.validation: 200, or name a file there."
+        )
+
+
+def _refuse_no_factors(algorithm: Algorithm, experiment: Experiment) -> None:
+    """Raise UserError for an adapter that is not LoRA in its plain form, if the algorithm needs it.
+
+    What is known only in a model is refused when the algorithm begins.
+    """
+    if not algorithm.needs_factors:
+        return
+    kinds = adapter_settings(experiment).kinds
+    others = [kind for kind in kinds if kind.kind in WITHOUT_FACTORS]
+    dora = any(getattr(kind, "use_dora", False) for kind in kinds)
+    if dora or len(others) == len(kinds):
+        has = "use_dora" if dora else f"{type(others[0]).__name__} alone"
+        raise UserError(
+            f"{type(algorithm).__name__} learns LoRA's factors A and B, but the adapter has {has}; "
+            "choose the adapter lora in its plain form, or another algorithm such as fedavg."
         )
 
 

@@ -31,6 +31,7 @@ class FlexLoRA(FedAvg):
     for_sums: ClassVar[str] = "ffa_lora"  # its mean of products is exact
     resets_optimizer: ClassVar[bool] = True  # each round's decomposition rotates the factors
     payload: ClassVar[str] = "factors"
+    needs_factors: ClassVar[bool] = True
     clients_may_differ: ClassVar[Difference] = "rank"
 
     def init(self, server: Server) -> State:

@@ -34,6 +34,7 @@ class HetLoRA(FedAvg):
     fits_once: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({UPDATES})
     payload: ClassVar[str] = "factors"
+    needs_factors: ClassVar[bool] = True
     clients_may_differ: ClassVar[Difference] = "rank"
 
     def init(self, server: Server) -> State:

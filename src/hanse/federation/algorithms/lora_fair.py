@@ -31,6 +31,7 @@ class LoRAFAIR(FedAvg):
     needs: ClassVar[frozenset[str]] = frozenset({WEIGHED})
     for_sums: ClassVar[str] = "ffa_lora"  # its mean of products is exact
     payload: ClassVar[str] = "factors"
+    needs_factors: ClassVar[bool] = True
     strength: PositiveFloat = 0.01  # λ, the pull of B's mean
 
     def init(self, server: Server) -> State:

@@ -110,11 +110,27 @@ def _check_pipelines(
                     f"{place}{codec} takes {' or '.join(transform.payloads)}, but {name} {verb} "
                     f"{payload}; leave {codec} out of {_setting(pipeline, transform)}."
                 )
+        if pipeline.direction == "upload":
+            _check_scores(algorithm, pipeline, place)
         _check_noise(pipeline, place)
         _check_order(pipeline, place)
         if pipeline.error_feedback:
             _check_feedback(pipeline, f"{name} {verb}", payload, place)
     _check_upload(algorithm, aggregator, pipelines.upload, place)
+
+
+def _check_scores(algorithm: Algorithm, upload: Pipeline, place: str) -> None:
+    """Raise UserError for a lossy codec of scores: those that are near each other would be equal.
+
+    An algorithm that leaves the model as it is sends such scores in place of an update.
+    """
+    lossy = [codec for codec in upload.codecs if not codec.lossless]
+    if algorithm.keeps_model_by and lossy:
+        name, codec = type(algorithm).__name__, type(lossy[0]).__name__
+        raise UserError(
+            f"{place}{name} with {algorithm.keeps_model_by} sends a few scores, which {codec} "
+            f"would change; leave {codec} out of compression.upload."
+        )
 
 
 def _check_upload(

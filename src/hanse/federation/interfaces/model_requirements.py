@@ -36,6 +36,7 @@ class ModelRequirements:
     keeps: ClassVar[str] = ""  # the model of `personalized`, in `models`; empty: the trained one
     example_kinds: ClassVar[tuple[str, ...]] = ()  # those of objectives that fit; empty: all
     needs_validation: ClassVar[bool] = False  # the server scores models on its validation rows
+    needs_factors: ClassVar[bool] = False  # the adapter is LoRA in its plain form: A and B alone
     resizes_adapter: ClassVar[bool] = False  # learners train parts of a fresh adapter (`configure`)
 
     @property

@@ -28,6 +28,16 @@ Targets = Annotated[tuple[str, ...] | str | None, NAMES]
 Layers = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1)]  # counted from 0
 # The kinds that PEFT lacks.
 BOTTLENECK, LORA_XS, IN_PLACE = "BOTTLENECK", "LORA_XS", "IN_PLACE"
+# Kinds that never have LoRA's factors A and B; of others it is known when they are in a model.
+WITHOUT_FACTORS = (
+    BOTTLENECK,
+    LORA_XS,
+    IN_PLACE,
+    "IA3",
+    "P_TUNING",
+    "PREFIX_TUNING",
+    "PROMPT_TUNING",
+)
 HEAD_TASKS = ("SEQ_CLS", "TOKEN_CLS")  # tasks whose models have a head that is trained
 
 

@@ -20,6 +20,7 @@ MOST_ROWS = 64  # of a batch
 KEPT = 0.95  # of all scores, which the kept matrices have
 TRAINED = 16  # bytes of a trained number: it, its gradient, and two moments in float32
 SENT = 4  # bytes of a number on the way
+RUNTIME = 5e8  # bytes of Python and its libraries on a simulated device; reconstruction
 FAST = 1e-4  # the gain of a round that takes no time
 
 
@@ -69,6 +70,7 @@ class Means:
     """All that choices are made of.
 
     rank: the largest. layers: of the model. shares: of a round's rows that a silo may train on.
+    around: bytes of this process at rest beside the base's weights.
     """
 
     matrices: Sequence[Matrix]
@@ -77,6 +79,15 @@ class Means:
     rank: int
     layers: int
     shares: Sequence[float]
+    around: float = 0.0
+
+    def at_rest(self, silo: Silo, precision: Precision) -> float:
+        """The bytes at rest: of a process such as this one, or of weights on a simulated device.
+
+        What this process holds beside the weights, such as rows, says nothing of a device.
+        """
+        device = RUNTIME - self.around if silo.machine.device else 0.0
+        return precision.memory + device
 
     def seconds(self, silo: Silo, setting: StepSetting) -> float:
         """The seconds of a silo's step with the base as the experiment has it."""
@@ -149,7 +160,9 @@ def _form(silo: Silo, form: Form, means: Means, bound: float) -> Choice:
     steps, precision = means.steps, form.precision
     step = precision.slower * means.seconds(silo, StepSetting(form.rows, silo.mean, 0, form.depth))
     seconds = silo.batches(form.rows, form.share) * step + silo.latency
-    memory = precision.memory + steps.bytes(StepSetting(form.rows, silo.longest, 0, form.depth))
+    memory = means.at_rest(silo, precision) + steps.bytes(
+        StepSetting(form.rows, silo.longest, 0, form.depth)
+    )
     gain = math.sqrt(form.share) - precision.loss - FAST * seconds / bound
     return Choice(form.name, gain, memory, seconds, form.depth)
 

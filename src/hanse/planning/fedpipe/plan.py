@@ -27,7 +27,7 @@ from hanse.planning.fedpipe.cost_model import StepSetting
 from hanse.planning.fedpipe.heuristic import two_stage
 from hanse.planning.fedpipe.importance_round import Importance, model_name
 from hanse.planning.fedpipe.planned import Bounds, Plan, SiloPlan
-from hanse.planning.fedpipe.precisions import lower_precisions
+from hanse.planning.fedpipe.precisions import lower_precisions, model_bytes
 from hanse.planning.fedpipe.problem import Allocation, Problem, gain, memory, seconds
 from hanse.planning.fedpipe.silos import Machine, Silo, machines, own_settings, rates
 from hanse.planning.fedpipe.step_probes import StepModel
@@ -220,7 +220,8 @@ def _means(
     steps = _measured(simulation, silos, [matrix.name for matrix in matrices], adapter.r)
     layers = step_probes.layer_count(backbone)
     shares = choices.SHARES if bounds.seconds is not None else (1.0,)
-    return Means(matrices, steps, [at_rest], adapter.r, layers, shares)
+    around = max(0.0, at_rest.memory - model_bytes(simulation.learner))
+    return Means(matrices, steps, [at_rest], adapter.r, layers, shares, around)
 
 
 def _measured(
@@ -233,13 +234,15 @@ def _measured(
     devices, bf16 = simulation.experiment.devices, learner.backbone.bf16
     used = dict.fromkeys(silo.machine.device for silo in silos if silo.machine.device)
     simulated = {name: device_cost.Machine.of(devices[name], bf16) for name in used}
-    return step_probes.measured(learner, names, most, rank, simulated)
+    timed = not all(silo.machine.device for silo in silos)
+    return step_probes.measured(learner, names, most, rank, simulated, timed)
 
 
 def _is_short(silo: Silo, means: Means) -> bool:
     """True if a silo's memory does not hold the base as it is, with one row and all layers."""
     setting = StepSetting(1, silo.longest, 0, means.layers)
-    return silo.machine.memory < means.precisions[0].memory + means.steps.bytes(setting)
+    rest = means.at_rest(silo, means.precisions[0])
+    return silo.machine.memory < rest + means.steps.bytes(setting)
 
 
 def _solved(problem: Problem) -> tuple[Allocation, str]:

@@ -89,7 +89,8 @@ def reasons(plan: Plan) -> Iterator[str]:
         "too few to say how well" if error is None else f"{100 * error:.0f} % off on those left out"
     )
     few = ", and no more since they took long" if plan.steps.stopped else ""
-    yield f"seconds are predicted from {plan.steps.probes} measured steps{few}, {off}"
+    how = "measured" if plan.steps.timed else "counted"
+    yield f"seconds are predicted from {plan.steps.probes} {how} steps{few}, {off}"
     if any(silo.silo.machine.device for silo in plan.silos):
         yield "those of devices are what a simulation of the planned file counts"
     kept = {name for silo in plan.silos for name in silo.ranks}

@@ -27,7 +27,7 @@ def lower_precisions(
     if settings.quantization != "none":
         return
     client = max(simulation.clients.values(), key=lambda own: len(own.examples["train"]))
-    seconds, size = _seconds(client.learner), _size(client.learner)
+    seconds, size = _seconds(client.learner), model_bytes(client.learner)
     for name, loss in LOSSES.items():
         lower = replace(settings, quantization=name)  # type: ignore[arg-type]
         experiment = simulation.experiment.model_copy(update={"model": lower})
@@ -36,7 +36,7 @@ def lower_precisions(
         except UserError as error:
             log.warning("%s is left out of the plan: %s", name, error)
             continue
-        memory = usual.memory - size + _size(learner)
+        memory = usual.memory - size + model_bytes(learner)
         yield Precision(name, memory, _seconds(learner) / seconds, loss)
 
 
@@ -48,7 +48,7 @@ def _seconds(learner: AdaptedModel) -> float:
     return max(result.seconds / result.steps, 1e-6)
 
 
-def _size(learner: AdaptedModel) -> int:
+def model_bytes(learner: AdaptedModel) -> int:
     """The bytes of a model in memory."""
     model = learner.backbone.model
     tensors = {t.data_ptr(): t for t in (*model.parameters(), *model.buffers())}

@@ -1,5 +1,6 @@
 """A few real steps on this machine, from which seconds and memory of others are predicted."""
 
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,7 @@ class StepModel:
     probes: the number of measured settings. kept: coefficients of bytes that are kept for the
         backward pass, of T, T·d, T·S and T·r·d as in `cost_model`. ratio: of the peak to these.
     stopped: whether there are fewer probes than wished, since they took too long.
+    timed: whether the steps were timed; if not, `cost` is that of a simulated device.
     devices: models of simulated devices, fitted to the seconds that theirs of the same steps are
         by the model of cost.
     """
@@ -50,6 +52,7 @@ class StepModel:
     ratio: float
     devices: Mapping[str, CostModel] = field(default_factory=dict)
     stopped: bool = False
+    timed: bool = True
 
     def seconds(self, setting: StepSetting, device: str = "") -> float:
         """The seconds of a step on this machine, or on a simulated device."""
@@ -64,8 +67,9 @@ class StepModel:
 class Probe:
     """A step that was measured.
 
-    seconds: of the fastest of a few. kept: bytes that it keeps for its backward pass. peak: bytes
-    above those before it; None if the system does not tell. cost: None without simulated devices.
+    seconds: of the fastest of a few; nan: not timed. kept: bytes that it keeps for its backward
+    pass. peak: bytes above those before it; None if the system does not tell. cost: None without
+    simulated devices.
     """
 
     setting: StepSetting
@@ -82,12 +86,14 @@ def measured(
     rank: int,
     devices: Mapping[str, Machine] = {},
     limit: float = SECONDS,
+    timed: bool = True,
 ) -> StepModel:
     """The model of steps from at most eight probes.
 
     learner: with the examples that batches are taken from. names: the matrices that may have
         adapters, by their full names. most_rows: of a batch. rank: the largest.
     devices: simulated ones as the model of cost sees them. limit: seconds after which `ENOUGH` do.
+    timed: whether any silo takes the seconds of this machine; if not, no step is timed.
     """
     rows = sorted(learner.examples("train"), key=len)
     depth = layer_count(learner.backbone)
@@ -100,7 +106,7 @@ def measured(
         stopped = setting is not None and late and len(probes) >= ENOUGH
         if setting is None or stopped:
             break
-        probes.append(probe(learner, names, rows, setting, bool(devices)))
+        probes.append(probe(learner, names, rows, setting, bool(devices), timed))
     return replace(_fitted(probes, devices), stopped=stopped)
 
 
@@ -144,10 +150,11 @@ def probe(
     rows: Sequence[Example],
     setting: StepSetting,
     count: bool,
+    timed: bool = True,
 ) -> Probe:
     """Measure a step of a setting: one that shows its memory, and some that are timed.
 
-    count: whether its operations and bytes are counted, too.
+    count: whether its operations and bytes are counted, too. timed: whether there are timed ones.
     """
     backbone, layers = learner.backbone, layer_count(learner.backbone)
     upper = tuple(name for name in names if depth_of(name, layers) <= setting.depth)
@@ -168,7 +175,7 @@ def probe(
     )
     try:
         kept, peak = _memory(trained)
-        seconds = _fastest(trained)
+        seconds = _fastest(trained) if timed else math.nan
         cost = _cost(trained) if count else None
     finally:
         backbone.detach(adapter)
@@ -223,13 +230,14 @@ def _fitted(probes: Sequence[Probe], devices: Mapping[str, Machine]) -> StepMode
     ratio = RATIO
     if largest.peak is not None and largest.kept:
         ratio = min(max(largest.peak / largest.kept, RATIOS[0]), RATIOS[1])
-    cost = cost_model.fitted([(probe.setting, probe.seconds) for probe in probes])
+    seconds = [(probe.setting, probe.seconds) for probe in probes if not math.isnan(probe.seconds)]
     costs = [(probe.setting, probe.cost) for probe in probes if probe.cost]
     simulated = {
         name: cost_model.fitted([(setting, machine.step(own).total) for setting, own in costs])
         for name, machine in devices.items()
     }
-    return StepModel(cost, len(probes), kept, ratio, simulated)
+    cost = cost_model.fitted(seconds) if seconds else next(iter(simulated.values()))
+    return StepModel(cost, len(probes), kept, ratio, simulated, timed=bool(seconds))
 
 
 def _kept_terms(setting: StepSetting) -> Vector:
