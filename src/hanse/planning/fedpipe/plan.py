@@ -235,7 +235,7 @@ def _measured(
     used = dict.fromkeys(silo.machine.device for silo in silos if silo.machine.device)
     simulated = {name: device_cost.Machine.of(devices[name], bf16) for name in used}
     timed = not all(silo.machine.device for silo in silos)
-    return step_probes.measured(learner, names, most, rank, simulated, timed)
+    return step_probes.measured(learner, names, most, rank, simulated, timed=timed)
 
 
 def _is_short(silo: Silo, means: Means) -> bool:
