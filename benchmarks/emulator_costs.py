@@ -66,7 +66,8 @@ def settings(name: str) -> list[str]:
         assert entry is not None  # it was made just now
         model, layers = str(folder(name)), entry.adapter_layers
     chosen = f"adapter.lora.layers_to_transform={layers}".replace(" ", "")
-    alike = "models={}", "model.bf16=false"  # what is chosen by measuring may differ
+    # What is chosen by measuring may differ, and packed weights are kept twice beside the weights.
+    alike = "models={}", "model.bf16=false", "model.products=torch"
     return [*JOB, *alike, f"model.model_name_or_path={model}", chosen]
 
 
