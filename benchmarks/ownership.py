@@ -6,7 +6,8 @@ marks, too. Rates are shares of right bits, over all keys of all seeds, with Stu
 the keys. Other runs have trigger prompts, the noise of differential privacy, and a free rider,
 which sends noise as long as its update and lays no mark; a marked adapter is pruned, rounded, and
 trained further without keys. The bound of the theorem is tried with more bits than one layer's A
-carries. Whatever is finished stands in benchmarks/results/ownership.json and is not done again.
+carries, by the first seed alone: a key has hundreds of bits there. Whatever is finished stands in
+benchmarks/results/ownership.json and is not done again.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +32,6 @@ from hanse.audit.ownership.chance import LARGEST_P, detection_bound, p_value
 from hanse.audit.ownership.key import OwnershipKey
 from hanse.audit.ownership.places import place_of
 from hanse.audit.ownership.verification import Detection, detected
-from hanse.journal import run_folder
 from hanse.learners.injection import adapter_files
 from hanse.serving import trigger_answers
 
@@ -39,7 +39,10 @@ QUICKSTART = ROOT / "experiments" / "quickstart.yaml"
 RUNS = ROOT / "runs" / "benchmark-ownership"
 SILOS = tuple(f"silo-{n}" for n in (1, 2, 3, 4))
 RIDER = SILOS[-1]
-COMMON = ("aggregator=secagg", "data.client_test=0", "data.test=1000")
+COMMON = (
+    *("aggregator=secagg", "data.client_test=0", "data.test=1000"),
+    *("evaluation.test=final", "evaluation.validate_every=0"),
+)
 SHORT = ("rounds=2", "train.num_train_epochs=null", "train.max_steps=2", "data.test=40")
 ONE_LAYER = "*.layers.29.self_attn.q_proj.lora_A.weight"  # 8 × 576 numbers
 STRANGERS = 1_000  # keys whose directions are drawn, too
@@ -86,7 +89,8 @@ WAYS: Mapping[str, Way] = MappingProxyType(
         ),
         **{
             f"{4 * bits:,} bits in one layer": Way(
-                choices={"bits": bits, "place": "weights", "tensors": ONE_LAYER}
+                choices={"bits": bits, "place": "weights", "tensors": ONE_LAYER},
+                words=("evaluation.test=false",),
             )
             for bits in (512, 1024, 2048, 4096)
         },
@@ -172,12 +176,12 @@ def found(detections: Sequence[Detection]) -> Row:
 
 
 def line(name: str, tasks: Sequence[Task], runs: Runs, seeds: Sequence[int]) -> Row:
-    """All seeds of one row: detection of the keys, and accuracy on test reviews."""
+    """All seeds of one row: detection of the keys, and accuracy on test reviews if it is scored."""
     way, scored = WAYS[name], []
     by_key: list[tuple[str, OwnershipKey, Tensors, Path]] = []
-    for task, seed in zip(tasks, seeds, strict=True):
-        last = run_folder.read_rounds(task.folder)[-1].round
-        scored.append([*run_folder.read_evaluation(task.folder, "test-classification", last).items])
+    for task, seed in zip(tasks, _seeds(name, seeds), strict=True):
+        if name not in PARTS["capacity"]:
+            scored.append(protocol.items(task))
         whole, files = tensors(task.folder), runs.keys(name, seed)
         by_key += [(silo, owners.read(f), whole, task.folder) for silo, f in files.items()]
     laid = [one for one in by_key if one[0] in way.marking or not way.marking]
@@ -186,9 +190,10 @@ def line(name: str, tasks: Sequence[Task], runs: Runs, seeds: Sequence[int]) -> 
         "marking": len(way.marking),
         "bits": laid[0][1].bits,
         **found([detected(key, whole) for _, key, whole, _ in laid]),
-        **spread.standing(scored),
-        "runs": [{"items": spread.packed(items)} for items in scored],
     }
+    if scored:
+        row |= spread.standing(scored)
+        row["runs"] = [{"items": spread.packed(items)} for items in scored]
     if riding:
         row["rider"] = found([detected(key, whole) for _, key, whole, _ in riding])
     if way.choices.get("triggers"):
@@ -241,13 +246,17 @@ def compare(
     kept = Kept("ownership", {"seeds": list(seeds), "silos": len(SILOS)})
     with Workers(workers) as some:
         for group in ([n for n in names if n != FURTHER], [n for n in names if n == FURTHER]):
-            plan = {name: [runs.task(name, seed) for seed in seeds] for name in group}
+            plan = {name: [runs.task(name, seed) for seed in _seeds(name, seeds)] for name in group}
             head = partial(line, runs=runs, seeds=seeds)
             rows.finish(plan, kept, some, head, compared, WAYS)
     first = runs.task(MARKED, seeds[0])
     if first.finished and not kept.row(fingerprint(first), "strangers"):
         kept.put(strangers(tensors(first.folder), *strange), fingerprint(first), "strangers")
     return kept.content
+
+
+def _seeds(name: str, seeds: Sequence[int]) -> Sequence[int]:
+    return seeds[:1] if name in PARTS["capacity"] else seeds
 
 
 def main() -> None:
@@ -258,7 +267,8 @@ def main() -> None:
     content = compare(names, runs, asked.short[0])
     for name, row in content["rows"].items():
         if "rate" in row:
-            print(f"{name}: {100 * row['rate']:.1f} % of bits, accuracy {row['accuracy']:.3f}")
+            accuracy = f", accuracy {row['accuracy']:.3f}" if "accuracy" in row else ""
+            print(f"{name}: {100 * row['rate']:.1f} % of bits{accuracy}")
 
 
 if __name__ == "__main__":

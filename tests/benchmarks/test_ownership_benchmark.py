@@ -39,6 +39,21 @@ def test_rows_of_marks_prompts_a_rider_and_further_training(runs: ownership.Runs
     assert again["rows"] == lines
 
 
+def test_the_theorems_bound_is_tried_by_one_seed_and_without_test_reviews(
+    runs: ownership.Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "256 bits in two layers"
+    way = ownership.Way(
+        choices={"bits": 64, "place": "weights", "tensors": "*.lora_A.weight"},
+        words=("evaluation.test=false",),
+    )
+    monkeypatch.setattr(ownership, "WAYS", {**ownership.WAYS, name: way})
+    monkeypatch.setitem(ownership.PARTS, "capacity", [name])
+    row = ownership.compare([name], runs, seeds=(1, 2), workers=0)["rows"][name]
+    assert row["keys"] == 4 and row["channels"] > 256 and row["bound"] == 1.0
+    assert "runs" not in row and "accuracy" not in row
+
+
 def test_a_key_is_drawn_once_and_looked_for_in_the_run_without_marks(runs: ownership.Runs) -> None:
     files = runs.keys(ownership.MARKED, 1)
     before = {silo: file.read_bytes() for silo, file in files.items()}
