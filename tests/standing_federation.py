@@ -113,7 +113,8 @@ class StandingFederation:
         """Start a silo (again)."""
         words = ["--status-port", str(self.status_ports[name])]
         rows = {"path": str(self.parts.data), "public": str(self.parts.data)}
-        self.parts.silo(name, words, data=rows, policy=allowed())
+        policy = {**allowed(), "profile": "refuse" if name == "silo-3" else "allow"}
+        self.parts.silo(name, words, data=rows, policy=policy)
 
     def kill(self, name: str) -> None:
         """Kill a silo as its machine would, and wait until Flower's processes are gone, too."""

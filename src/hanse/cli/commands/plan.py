@@ -18,7 +18,7 @@ with lazy_imports():
     from hanse.journal import record_files, yaml_text
     from hanse.planning.devices import profile as device_profile
     from hanse.planning.fedpipe import plan as planning
-    from hanse.planning.fedpipe import plan_page, planned
+    from hanse.planning.fedpipe import plan_from, plan_page, planned
     from hanse.reports import formatting
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ Slower = Annotated[
     list[str] | None,
     typer.Option(metavar="SILO=TIMES", help="A silo's steps take so many times as predicted."),
 ]
+Probe = Annotated[
+    Path | None,
+    typer.Option("--from", metavar="FOLDER", help="A deployed run of the probe; no rows are read."),
+]
 
 
 def plan(
@@ -53,6 +57,7 @@ def plan(
     memory: Memory = None,
     profiles: Profiles = None,
     slower: Slower = None,
+    probe: Probe = None,
     search: search_plan.Search = False,
     adapters: search_plan.Adapters = None,
     algorithms: search_plan.Algorithms = None,
@@ -66,7 +71,7 @@ def plan(
     space = {"--adapters": adapters, "--algorithms": algorithms, "--rates": rates}
     budget = {"--trials": trials, "--rounds": rounds}
     search_plan.refuse_options(
-        {**bounds, "--slower": slower} if search else {**space, **budget}, search
+        {**bounds, "--slower": slower, "--from": probe} if search else {**space, **budget}, search
     )
     out = out or file.with_name(f"{file.stem}.plan{file.suffix}")
     if out.exists():
@@ -78,8 +83,14 @@ def plan(
         found = loading.load(file, overrides or (), trust)
         search_plan.show_search(file, found, wish, out, anew)
         return
+    if probe and profiles:
+        raise UserError(
+            f"--profiles are of silos without figures of their own, and those in {probe} have "
+            "some; leave one of --from and --profiles out."
+        )
     limits = _bounds(file, round_seconds, memory, profiles, slower)
-    made = planning.plan(loading.load(file, overrides or (), trust), limits)
+    experiment = loading.load(file, overrides or (), trust)
+    made = plan_from.plan(experiment, limits, probe) if probe else planning.plan(experiment, limits)
     atomic_files.write(out, plan_page.page(file, made, anew).encode())
     plan_page.refuse_unreadable(out, made)
     _show(made, out)

@@ -26,6 +26,10 @@ def job_text(experiment: Experiment) -> str:
     for setting in SIMULATED:
         del values[setting]
     del values["attack"]  # the server refuses to begin with an attack
+    ((name, settings),) = values["algorithm"].items()
+    for setting in build_algorithm(experiment).server_settings:
+        settings = {key: value for key, value in settings.items() if key != setting}
+    values["algorithm"] = {name: settings}
     values["clients"] = {
         name: {key: value for key, value in over.items() if key not in SIMULATED}
         for name, over in values["clients"].items()

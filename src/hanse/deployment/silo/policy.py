@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 
 from hanse.experiment.part_kinds import NAMED, TASK
 from hanse.experiment.sections import SettingsModel, Share
+from hanse.planning.devices.silo_figures import PREFIX
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Names = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -120,6 +121,10 @@ class Policy(SettingsModel):
     emulators: require: a job is refused whose base model is no emulator (`hanse emulator`), for a
         silo that wants no whole model of others on its machine. refuse: a job is refused whose base
         model is one. The model's emulator.json tells, which the server's owner could write.
+    profile: allow: where the server probes for a plan (`hanse plan --from`), this machine measures
+        itself and some steps of training, for at most a minute, and its figures leave: cores,
+        memory, speeds, the longest row, and the settings, seconds and bytes of these steps.
+        refuse: it does not, whatever `metrics` allows.
     share_error_texts: the text of a failure, which may quote a row, may leave. Else the server
         hears only that there was a failure, and this silo's log has the text.
     """
@@ -153,6 +158,7 @@ class Policy(SettingsModel):
     metrics: tuple[str, ...] | None = None
     marks: Literal["allow", "require", "refuse"] = "allow"
     emulators: Literal["allow", "require", "refuse"] = "allow"
+    profile: Literal["refuse", "allow"] = "refuse"
     share_error_texts: bool = False
 
     @field_validator("adapters")
@@ -162,6 +168,8 @@ class Policy(SettingsModel):
 
     def allows_number(self, name: str) -> bool:
         """True if a number of this name may leave the silo."""
+        if name.startswith(PREFIX):
+            return self.profile == "allow"
         return any(fnmatchcase(name, pattern) for pattern in self._numbers)
 
     @cached_property

@@ -16,11 +16,12 @@ from typing import Any
 
 import hanse
 from hanse.deployment.envelopes import HELLO, BadEnvelopeError, Envelope, SiloReply
-from hanse.deployment.silo import precision
+from hanse.deployment.silo import machine_figures, precision
 from hanse.deployment.silo.endpoint import load_endpoint
 from hanse.deployment.silo.enforcement import WITHHELD, note
 from hanse.deployment.silo.guard import Guard
 from hanse.deployment.silo.job import JobRefusedError
+from hanse.deployment.silo.machine_figures import MachineFigures
 from hanse.deployment.silo.model_download import LacksModel, ModelDownload, brings_model
 from hanse.deployment.silo.settings import SiloSettings
 from hanse.errors import UserError
@@ -53,6 +54,7 @@ class ActiveRun:
     envelope: the one that it was loaded by, without its request.
     last: the hash of the last request, and the reply to it. A server that did not receive the reply
         asks again and gets the same reply; nothing is trained twice.
+    figures: those of this machine, which the run asks for; None if none may leave.
     """
 
     envelope: Envelope
@@ -60,6 +62,7 @@ class ActiveRun:
     guard: Guard
     round: int = 0  # of the last request
     last: tuple[str, bytes] = ("", b"")
+    figures: MachineFigures | None = None
 
     def reply(self, message: bytes) -> bytes:
         """The reply to a request; raises BadEnvelopeError if the request cannot be read."""
@@ -90,7 +93,8 @@ class ActiveRun:
         kind, self.round = request.kind, request.round
         del request  # or a chunk of a file would be in memory twice
         try:
-            return respond(self.endpoint, message)
+            data = respond(self.endpoint, message)
+            return self.figures.beside(data, self.endpoint) if self.figures else data
         except LostMemory as error:
             log.warning("%s", error)
             reason = str(error)
@@ -241,7 +245,8 @@ class SiloWorker:
             kept=KeptUpdate(),
             most_epsilon=self.silo.policy.privacy.epsilon,
         )
-        return ActiveRun(envelope, endpoint, guard)
+        figures = machine_figures.of_job(job.experiment, guard.enforcer)
+        return ActiveRun(envelope, endpoint, guard, figures=figures)
 
     def about(self) -> dict[str, Any]:
         """The run, round and silo that log lines name at this moment."""

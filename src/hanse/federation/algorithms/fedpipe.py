@@ -50,6 +50,7 @@ class FedPipe(FlexLoRA):
     needs: ClassVar[frozenset[str]] = frozenset({WEIGHED})
     resets_optimizer: ClassVar[bool] = True  # each round's decomposition rotates the factors
     clients_may_differ: ClassVar[Difference] = "layout"
+    server_settings: ClassVar[tuple[str, ...]] = ("expected_seconds",)
 
     probe: bool = False
     expected_seconds: Mapping[str, Seconds] = field(default_factory=dict)

@@ -34,6 +34,7 @@ class Algorithm(ModelRequirements, ABC):
     keeps_optimizer: ClassVar[bool] = False  # clients' optimizers must keep their state
     redraws: ClassVar[bool] = False  # clients draw shared tensors; the server's adapter lacks them
     fits_once: ClassVar[bool] = False  # `train` reads a client's rows by one `fit` alone
+    server_settings: ClassVar[tuple[str, ...]] = ()  # names of those that clients are not sent
     whole_model: ClassVar[bool] = False  # all weights change in place, and there is no adapter
 
     def __init_subclass__(cls) -> None:

@@ -91,7 +91,7 @@ class Means:
 
     def seconds(self, silo: Silo, setting: StepSetting) -> float:
         """The seconds of a silo's step with the base as the experiment has it."""
-        return silo.machine.slower * self.steps.seconds(setting, silo.machine.device)
+        return silo.machine.slower * self.steps.seconds(setting, silo.machine.steps)
 
     @property
     def layer_size(self) -> float:

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import torch
-
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import Simulation, simulate
 from hanse.experiment.assembly.method import build_method
@@ -12,24 +10,21 @@ from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.part_kinds import spec_name
 from hanse.experiment.schema import Experiment
 from hanse.learners.adapters.lora import Lora
-from hanse.learners.backbone import Backbone
-from hanse.observability.memory import available_memory, held_memory
 from hanse.planning.devices import profile as device_profile
 from hanse.planning.fedpipe import (
     choices,
     importance_round,
-    program,
     silo_devices,
     step_probes,
 )
 from hanse.planning.fedpipe.choices import SENT, Matrix, Means, Precision
 from hanse.planning.fedpipe.cost_model import StepSetting
-from hanse.planning.fedpipe.heuristic import two_stage
 from hanse.planning.fedpipe.importance_round import Importance, model_name
-from hanse.planning.fedpipe.planned import Bounds, Plan, SiloPlan
+from hanse.planning.fedpipe.planned import Bounds, Plan
 from hanse.planning.fedpipe.precisions import lower_precisions, model_bytes
-from hanse.planning.fedpipe.problem import Allocation, Problem, gain, memory, seconds
+from hanse.planning.fedpipe.problem import gain
 from hanse.planning.fedpipe.silos import Machine, Silo, machines, own_settings, rates
+from hanse.planning.fedpipe.solution import silo_plans, solved
 from hanse.planning.fedpipe.step_probes import StepModel
 from hanse.simulation import device_cost
 from hanse.simulation.link import links
@@ -46,13 +41,7 @@ def plan(experiment: Experiment, bounds: Bounds) -> Plan:
     Raises UserError for parts that a plan does not go with, and for bounds that no plan meets.
     """
     adapter, own = refuse_unplanned(experiment), own_settings(experiment)
-    names = [name for name in experiment.participant_names if name not in own]
-    if not names:
-        raise UserError(
-            "every silo has settings of its own in `clients`, and a plan changes none of them; "
-            "leave adapter, model and train out there for those that are to be planned."
-        )
-    _refuse_unplanned_names(experiment, own, bounds)
+    names = planned_names(experiment, own, bounds)
     silo_devices.refuse_unclear(experiment, names, bounds)
     simulation = simulate(importance_round.probing(experiment, adapter), resources := Resources())
     scores = importance_round.importance(simulation)
@@ -65,7 +54,7 @@ def plan(experiment: Experiment, bounds: Bounds) -> Plan:
     if bounds.precision and any(_is_short(silo, means) for silo in silos):
         lower = lower_precisions(simulation, resources, means.precisions[0])
         means = replace(means, precisions=[*means.precisions, *lower])
-    remarks = (*_kept_as_they_are(own), *silo_devices.remarks(experiment, names))
+    remarks = (*kept_as_they_are(own), *silo_devices.remarks(experiment, names))
     evidence = scores, means.steps, tuple(means.matrices), adapter.r, bound, "", remarks
     draft = Plan(experiment, (), *evidence, silo_devices.measured(timed, experiment))
     return _settled(draft, timed, silos, means, usual)
@@ -99,12 +88,12 @@ def _settled(
     for _ in range(TRIES):
         problem = choices.problem(silos, means, draft.bound)
         try:
-            best, solver = _solved(problem)
+            best, solver = solved(problem)
         except UserError:
             if not any(within for within, _, _ in found):
                 raise
             break
-        plans = tuple(_plans(problem, best, silos, means, usual))
+        plans = tuple(silo_plans(problem, best, silos, means, usual))
         made = replace(draft, silos=plans, solver=solver)
         counted = silo_devices.counted(timed, made)
         if not counted:
@@ -148,11 +137,19 @@ def refuse_unplanned(experiment: Experiment) -> Lora:
     return adapter
 
 
-def _refuse_unplanned_names(
+def planned_names(
     experiment: Experiment, own: Mapping[str, Sequence[str]], bounds: Bounds
-) -> None:
-    """Raise UserError for a profile or a memory of a silo that is unknown or not planned."""
+) -> list[str]:
+    """The silos that are planned: those without settings of their own.
+
+    Raises UserError if there are none, and for bounds of a silo that is unknown or not planned.
+    """
     silos = experiment.participant_names
+    if not (names := [name for name in silos if name not in own]):
+        raise UserError(
+            "every silo has settings of its own in `clients`, and a plan changes none of them; "
+            "leave adapter, model and train out there for those that are to be planned."
+        )
     for name in filter(None, [*bounds.profiles, *bounds.memory, *bounds.slower]):
         if name not in silos:
             raise UserError(
@@ -163,6 +160,7 @@ def _refuse_unplanned_names(
                 f"{name} keeps its own settings ({', '.join(own[name])}) and is not planned, so "
                 "its machine decides nothing; leave these options out for it."
             )
+    return names
 
 
 def _matrices(simulation: Simulation, scores: Importance) -> list[Matrix]:
@@ -181,7 +179,7 @@ def _matrices(simulation: Simulation, scores: Importance) -> list[Matrix]:
 def _silos(timed: Simulation, names: Sequence[str], bounds: Bounds) -> list[Silo]:
     """The silos that are planned, each with its machine."""
     backbone = timed.learner.backbone
-    here = Machine(sum(_memory(backbone)), 1.0, "this machine")
+    here = Machine(sum(step_probes.memory(backbone)), 1.0, "this machine")
     measured = device_profile.measure() if bounds.profiles else None
     devices = silo_devices.machines(timed, names)
     limits = bounds.profiles, bounds.memory, backbone.bf16
@@ -198,14 +196,6 @@ def _silos(timed: Simulation, names: Sequence[str], bounds: Bounds) -> list[Silo
     return silos
 
 
-def _memory(backbone: Backbone) -> tuple[float, float]:
-    """Bytes that the process holds, and those left for it; of a GPU if the model is there."""
-    if backbone.device.type == "cuda":
-        held = torch.cuda.memory_allocated(backbone.device)
-        return float(held), float(torch.cuda.mem_get_info(backbone.device)[0])
-    return float(held_memory()), float(available_memory())
-
-
 def _means(
     simulation: Simulation,
     silos: Sequence[Silo],
@@ -215,7 +205,7 @@ def _means(
 ) -> Means:
     """All that choices are made of, from the probes of this machine."""
     backbone = simulation.learner.backbone
-    at_rest = Precision("", _memory(backbone)[0], 1.0, 0.0)
+    at_rest = Precision("", step_probes.memory(backbone)[0], 1.0, 0.0)
     matrices = _matrices(simulation, scores)
     steps = _measured(simulation, silos, [matrix.name for matrix in matrices], adapter.r)
     layers = step_probes.layer_count(backbone)
@@ -245,42 +235,7 @@ def _is_short(silo: Silo, means: Means) -> bool:
     return silo.machine.memory < rest + means.steps.bytes(setting)
 
 
-def _solved(problem: Problem) -> tuple[Allocation, str]:
-    """The better one of the program's plan and the two stages', and how it was found."""
-    stages = two_stage(problem)
-    found = program.best(problem)
-    if found is None or gain(problem, found.silos) < gain(problem, stages.silos):
-        return stages, "in two stages; the integer program found none that is better in time"
-    share = gain(problem, stages.silos) / gain(problem, found.silos)
-    text = f"by the integer program; in two stages the gain is {100 * share:.1f} % of its"
-    return found, f"{text}, gap {100 * (found.gap or 0.0):.2g} %"
-
-
-def _plans(
-    problem: Problem,
-    best: Allocation,
-    silos: Sequence[Silo],
-    means: Means,
-    usual: Mapping[str, float],
-) -> Iterator[SiloPlan]:
-    for silo, options, taken in zip(silos, problem.silos, best.silos, strict=True):
-        ranks = {
-            matrix.name: means.ranks[place]
-            for matrix, place in zip(means.matrices, taken.ranks, strict=True)
-            if place is not None
-        }
-        sizes = {matrix.name: matrix.size for matrix in means.matrices}
-        yield SiloPlan(
-            silo,
-            choices.forms(silo, means)[taken.form],
-            ranks,
-            seconds(options, taken),
-            usual[silo.name],
-            memory(options, taken),
-            float(sum(SENT * rank * sizes[name] for name, rank in ranks.items())),
-        )
-
-
-def _kept_as_they_are(own: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def kept_as_they_are(own: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """A sentence on each silo that keeps its settings. own: the sections of each."""
     for name, sections in own.items():
         yield f"{name} keeps its own settings ({', '.join(sections)}), and is not planned"

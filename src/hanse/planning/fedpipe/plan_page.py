@@ -31,7 +31,7 @@ def page(file: Path, plan: Plan, anew: bool = False) -> str:
     if anew or not _plain(text, values, plan.experiment):
         values = plan.experiment.resolved()
         text, lost = yaml_text.dump(values), f"all settings of {file}, without its comments"
-    algorithm = ("algorithm",) if unequal(plan) else ()
+    algorithm = ("algorithm",) if _is_fedpipe(plan) else ()
     kept = without(text, (*algorithm, *devices, "clients"))
     head = [f"# By `hanse plan {line(file)}`; every line may be changed."]
     remarks = [f"# {line(remark)}" for remark in (*filter(None, [lost]), *reasons(plan))]
@@ -42,9 +42,18 @@ def _lines(plan: Plan, values: Mapping[str, Any]) -> Iterator[str]:
     """The plan's settings as YAML. values: the file's own settings."""
     if plan.devices:
         yield from _devices(plan, values.get("devices") or {})
-    if unequal(plan):
+    if plan.expected:
+        yield "# It averages each matrix over the silos that train it, and those that take longer"
+        yield "# than these seconds of training in a round are asked for fewer steps."
+        yield from section("algorithm", {"fedpipe": {"expected_seconds": plan.expected}}, 0)
+    elif unequal(plan):
         yield "algorithm: fedpipe    # averages each matrix over the silos that train it"
     yield from _clients(plan, values.get("clients") or {})
+
+
+def _is_fedpipe(plan: Plan) -> bool:
+    """True if the plan sets the algorithm."""
+    return bool(plan.expected) or unequal(plan)
 
 
 def _devices(plan: Plan, user: Mapping[str, Any]) -> Iterator[str]:
@@ -103,7 +112,7 @@ def reasons(plan: Plan) -> Iterator[str]:
     if agreement is not None:
         yield f"the silos' scores of matrices have a rank correlation of {agreement:.2f}"
     yield f"a round may take {plan.bound:.3g} s; the plan was found {plan.solver}"
-    if (name := spec_name(plan.experiment.algorithm)) != "fedpipe" and unequal(plan):
+    if (name := spec_name(plan.experiment.algorithm)) != "fedpipe" and _is_fedpipe(plan):
         yield f"algorithm: fedpipe in place of {name}, which does not combine unlike matrices"
     for source in sorted({silo.silo.machine.source for silo in plan.silos}):
         yield f"machines: {source}"

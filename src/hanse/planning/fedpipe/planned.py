@@ -48,6 +48,7 @@ class Plan:
 
     solver: how it was found. matrices: all that may have an adapter. bound: seconds of a round.
     devices: simulated ones with figures that were measured here, which the file lacks.
+    expected: seconds of training by silo, which a run compares with its own; empty: none.
     """
 
     experiment: Experiment
@@ -60,3 +61,4 @@ class Plan:
     solver: str
     remarks: tuple[str, ...]
     devices: Mapping[str, DeviceSettings] = field(default_factory=dict)
+    expected: Mapping[str, float] = field(default_factory=dict)

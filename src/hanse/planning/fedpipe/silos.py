@@ -17,13 +17,20 @@ class Machine:
     """A silo's machine.
 
     slower: seconds there ÷ those of `device`, or ÷ seconds here. source: of the figures.
-    device: the simulated one whose seconds of steps it takes; empty: this machine's.
+    device: the simulated one whose seconds of steps it takes; empty: this machine's. measured: the
+        silo from whose own steps its seconds are predicted, in place of this machine's.
     """
 
     memory: float
     slower: float
     source: str
     device: str = ""
+    measured: str = ""
+
+    @property
+    def steps(self) -> str:
+        """The name in `StepModel.devices` of the steps that it takes; empty: this machine's."""
+        return self.device or self.measured
 
 
 @dataclass(frozen=True)

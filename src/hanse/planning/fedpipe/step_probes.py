@@ -18,7 +18,7 @@ from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
 from hanse.learners.step_cost import StepCost
 from hanse.learners.training.settings import TrainingSettings
-from hanse.observability.memory import held_memory, peak_memory, reset_peak
+from hanse.observability.memory import available_memory, held_memory, peak_memory, reset_peak
 from hanse.planning.fedpipe import cost_model
 from hanse.planning.fedpipe.cost_model import CostModel, StepSetting, Vector
 from hanse.randomness import RoundContext
@@ -43,7 +43,7 @@ class StepModel:
     stopped: whether there are fewer probes than wished, since they took too long.
     timed: whether the steps were timed; if not, `cost` is that of a simulated device.
     devices: models of simulated devices, fitted to the seconds that theirs of the same steps are
-        by the model of cost.
+        by the model of cost; or of silos, fitted to steps that they have measured themselves.
     """
 
     cost: CostModel
@@ -55,7 +55,7 @@ class StepModel:
     timed: bool = True
 
     def seconds(self, setting: StepSetting, device: str = "") -> float:
-        """The seconds of a step on this machine, or on a simulated device."""
+        """The seconds of a step on this machine, or on one of the devices."""
         return (self.devices[device] if device else self.cost).seconds(setting)
 
     def bytes(self, setting: StepSetting) -> float:
@@ -75,8 +75,8 @@ class Probe:
     setting: StepSetting
     seconds: float
     kept: float
-    peak: float | None  # bytes above those before the step; None if the system does not tell
-    cost: StepCost | None  # None without simulated devices
+    peak: float | None
+    cost: StepCost | None = None
 
 
 def measured(
@@ -85,15 +85,34 @@ def measured(
     most_rows: int,
     rank: int,
     devices: Mapping[str, Machine] = {},
-    limit: float = SECONDS,
+    limit: float | None = None,
     timed: bool = True,
 ) -> StepModel:
-    """The model of steps from at most eight probes.
+    """The model of steps from at most eight probes, as in `probed`.
+
+    devices: simulated ones as the model of cost sees them. limit: seconds after which `ENOUGH` do;
+        None: `SECONDS`.
+    timed: whether any silo takes the seconds of this machine; if not, no step is timed.
+    """
+    probes, stopped = probed(learner, names, most_rows, rank, bool(devices), limit, timed)
+    return replace(fitted(probes, devices), stopped=stopped)
+
+
+def probed(
+    learner: AdaptedModel,
+    names: Sequence[str],
+    most_rows: int,
+    rank: int,
+    count: bool = False,
+    limit: float | None = None,
+    timed: bool = True,
+) -> tuple[list[Probe], bool]:
+    """At most eight measured steps, and whether there are fewer since they took long.
 
     learner: with the examples that batches are taken from. names: the matrices that may have
         adapters, by their full names. most_rows: of a batch. rank: the largest.
-    devices: simulated ones as the model of cost sees them. limit: seconds after which `ENOUGH` do.
-    timed: whether any silo takes the seconds of this machine; if not, no step is timed.
+    count: whether operations and bytes are counted, too. limit: seconds after which `ENOUGH` do;
+        None: `SECONDS`. timed: whether any step is timed.
     """
     rows = sorted(learner.examples("train"), key=len)
     depth = layer_count(learner.backbone)
@@ -101,13 +120,21 @@ def measured(
     probes: list[Probe] = []
     start, stopped = time.perf_counter(), False
     while len(probes) < MOST_PROBES:
-        late = time.perf_counter() - start > limit
+        late = time.perf_counter() - start > (SECONDS if limit is None else limit)
         setting = cost_model.next_probe(candidates, [probe.setting for probe in probes])
         stopped = setting is not None and late and len(probes) >= ENOUGH
         if setting is None or stopped:
             break
-        probes.append(probe(learner, names, rows, setting, bool(devices), timed))
-    return replace(_fitted(probes, devices), stopped=stopped)
+        probes.append(probe(learner, names, rows, setting, count, timed))
+    return probes, stopped
+
+
+def memory(backbone: Backbone) -> tuple[float, float]:
+    """Bytes that the process holds, and those left for it; of a GPU if the model is there."""
+    if backbone.device.type == "cuda":
+        held = torch.cuda.memory_allocated(backbone.device)
+        return float(held), float(torch.cuda.mem_get_info(backbone.device)[0])
+    return float(held_memory()), float(available_memory())
 
 
 def layer_count(backbone: Backbone) -> int:
@@ -222,7 +249,8 @@ def _memory(learner: AdaptedModel) -> tuple[float, float | None]:
     return float(sum(kept.values())), float(max(0, peak - before)) if told else None
 
 
-def _fitted(probes: Sequence[Probe], devices: Mapping[str, Machine]) -> StepModel:
+def fitted(probes: Sequence[Probe], devices: Mapping[str, Machine] = {}) -> StepModel:
+    """The model of measured steps. devices: as in `measured`."""
     terms = np.array([_kept_terms(probe.setting) / max(probe.kept, 1.0) for probe in probes])
     scale = np.maximum(terms.max(axis=0), 1e-300)
     kept: Vector = nnls(terms / scale, np.ones(len(probes)))[0] / scale

@@ -1,0 +1,106 @@
+"""Figures of a silo's machine: measured for a probe alone, and only where the policy lets them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hanse.deployment.envelopes import Envelope, SiloReply
+from hanse.deployment.server.job_text import job_text
+from hanse.deployment.silo import machine_figures
+from hanse.deployment.silo.job import received
+from hanse.deployment.silo.machine_figures import FILE
+from hanse.deployment.silo.policy import Policy
+from hanse.deployment.silo.settings import Rows, SiloSettings
+from hanse.deployment.silo.worker import SiloWorker
+from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.loading import load
+from hanse.federation.messages import Instruction, Reply, Request
+from hanse.learners.models.model_hash import hash_of
+from hanse.planning.devices.silo_figures import PREFIX, SiloFigures
+from hanse.planning.fedpipe import step_probes
+from hanse.tensors import json_text
+from machine_profiles import PROFILE
+from policy_checks import silo
+
+PROBE = "algorithm={fedpipe: {probe: true}}"
+Answer = Callable[..., tuple[dict[str, float], Path]]
+
+
+@pytest.fixture
+def answer(
+    experiment_file: Path, review_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Answer:
+    """Trains at a silo with a policy; the numbers that leave, and the silo's state."""
+    monkeypatch.setattr("hanse.planning.devices.profile.measure", lambda: PROFILE)
+    monkeypatch.setattr(step_probes, "MOST_PROBES", 3)
+
+    def train(*words: str, **policy: object) -> tuple[dict[str, float], Path]:
+        server = simulate(load(experiment_file, ["clients_per_pass=off", *words]))
+        own = {"data_settings": ("template", "labels"), "min_examples": 1, **policy}
+        rows, state = Rows(path=str(review_file)), tmp_path / "state"
+        settings = SiloSettings(
+            name="silo-1",
+            server="127.0.0.1:1",
+            data=rows,
+            state=state,
+            policy=Policy.model_validate(own),
+        )
+        model = hash_of(server.experiment.model.model_name_or_path)
+        text = job_text(server.experiment)
+        request = Request("train", 1, 0, Instruction(server.learner.initial())).pack()
+        envelope = Envelope("a1", text, server.dataset.digest, model or "", request=request)
+        reply = Reply.parse(SiloReply.parse(SiloWorker(settings).answer(envelope.pack())).body)
+        assert not reply.error
+        return dict(reply.update.numbers), state
+
+    return train
+
+
+def of_machine(numbers: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in numbers.items() if name.startswith(PREFIX)}
+
+
+def test_they_leave_with_the_scores_and_the_silo_keeps_what_has_left(
+    answer: Answer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    numbers, state = answer(PROBE, profile="allow", metrics=("loss",))
+    figures = SiloFigures.read(numbers)
+    assert figures is not None and len(figures.steps) == 3 and figures.layers == 2
+    assert figures.float32 == PROFILE.float32 and figures.memory_held > 0
+    assert of_machine(numbers) == figures.numbers() and "loss" in numbers
+    kept = json_text.parse_object((state / FILE).read_bytes())
+    assert kept == {"run": "a1", "numbers": of_machine(numbers)}
+    assert "leave by policy.profile: 2 cores" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "policy", "said"),
+    [
+        ((PROBE,), {"metrics": ("*",)}, "do not leave, by policy.profile: refuse"),
+        (("algorithm=fedpipe",), {"profile": "allow"}, ""),
+        ((), {"profile": "allow"}, ""),
+    ],
+)
+def test_nothing_is_measured_where_the_policy_refuses_or_no_plan_asks(
+    answer: Answer,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    policy: dict[str, object],
+    said: str,
+) -> None:
+    monkeypatch.setattr(machine_figures, "measured", None)  # would fail
+    numbers, state = answer(*words, **policy)
+    assert numbers and not of_machine(numbers) and not (state / FILE).exists()
+    log = state / "refusals.jsonl"
+    assert said in (log.read_text(encoding="utf-8") if said else "")
+
+
+def test_expected_seconds_of_others_are_not_sent_to_silos(
+    experiment_file: Path, tmp_path: Path
+) -> None:
+    planned = load(experiment_file, ["algorithm={fedpipe: {expected_seconds: {silo-1: 3.0}}}"])
+    text = job_text(planned)
+    assert "expected_seconds" not in text and "fedpipe" in text
+    received(text, silo(tmp_path / "home"))

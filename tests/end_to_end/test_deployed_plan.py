@@ -1,0 +1,45 @@
+"""A plan of deployed silos, from what they tell in ordinary replies, inside their policies."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hanse.deployment.silo.machine_figures import FILE
+from hanse.experiment.loading import load
+from hanse.journal.run_folder import read_ledger
+from hanse.planning.devices.silo_figures import PREFIX
+from hanse.planning.fedpipe import plan_from, plan_page
+from hanse.planning.fedpipe.planned import Bounds
+from hanse.tensors import json_text
+from standing_federation import StandingFederation
+
+pytestmark = pytest.mark.end_to_end
+
+
+def test_silos_tell_of_their_machines_where_they_may_and_are_planned_by_it(
+    standing: StandingFederation, experiment_file: Path, tmp_path: Path
+) -> None:
+    words = ["rounds=1", "evaluation.clients=false", f"data.path={standing.parts.data}"]
+    probe = tmp_path / "probe"
+    standing.begin(experiment_file, probe, *words, "algorithm={fedpipe: {probe: true}}")
+    standing.done()
+    answers = {r.client: r.numbers for r in read_ledger(probe) if r.kind == "train"}
+    told = {name: [n for n in own if n.startswith(PREFIX)] for name, own in answers.items()}
+    assert told["silo-1"] and told["silo-2"] and not told["silo-3"]
+    for name in ("silo-1", "silo-2"):
+        kept = json_text.parse_object((standing.parts.home / name / FILE).read_bytes())
+        assert kept["numbers"] == {n: answers[name][n] for n in told[name]}
+    assert "by policy.profile: refuse" in (
+        standing.parts.home / "silo-3" / "refusals.jsonl"
+    ).read_text(encoding="utf-8")
+    experiment = load(experiment_file, [*words, "num_clients=3"])
+    plan = plan_from.plan(experiment, Bounds(), probe)
+    assert any(remark.startswith("silo-3: it sends no figures") for remark in plan.remarks)
+    out = tmp_path / "planned.yaml"
+    out.write_text(plan_page.page(experiment_file, plan, anew=True), encoding="utf-8")
+    expected = yaml.safe_load(out.read_text())["algorithm"]["fedpipe"]["expected_seconds"]
+    assert expected.keys() == {"silo-1", "silo-2", "silo-3"}
+    standing.begin(out, tmp_path / "planned")
+    standing.done()
+    assert (tmp_path / "planned" / "adapter" / "adapter_model.safetensors").is_file()

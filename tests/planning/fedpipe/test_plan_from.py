@@ -1,0 +1,185 @@
+"""`hanse plan --from`: a plan from a run of the probe, in which silos tell of their machines."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hanse.errors import UserError
+from hanse.experiment.loading import load
+from hanse.planning.devices.silo_figures import PREFIX, SiloFigures, StepFigures
+from hanse.planning.fedpipe import plan_from, plan_page
+from hanse.planning.fedpipe.cost_model import StepSetting
+from hanse.planning.fedpipe.planned import Bounds, Plan
+from hanse.simulation import run as simulation
+from samples import Outcome, write_experiment
+
+SETTINGS = [
+    StepSetting(*own)
+    for own in ((1, 8, 1, 1), (4, 8, 4, 2), (1, 24, 4, 1), (4, 24, 1, 2), (2, 16, 2, 1))
+]
+
+
+def figures(slower: float = 1.0, **own: Any) -> SiloFigures:
+    """A machine with 1 GB free whose steps take a millisecond, and some for each token."""
+    steps = tuple(
+        StepFigures(*s, slower * (1e-3 + 1e-4 * s.rows * s.length), 1e3 * s.rows * s.length, 3e5)
+        for s in SETTINGS
+    )
+    usual = {"memory_held": 1e9, "memory_free": 1e9, "layers": 2, "longest": 24, "steps": steps}
+    return SiloFigures(cores=2, float32=1e11, bfloat16=1e11, bandwidth=1e10, **(usual | own))
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, review_file: Path) -> Path:
+    return write_experiment(tmp_path_factory.mktemp("plan-from"), tiny_llama, review_file)
+
+
+@pytest.fixture(scope="module")
+def probe(file: Path) -> Path:
+    """The folder of a run of the probe, in which no silo has told of its machine."""
+    words = ["algorithm={fedpipe: {probe: true}}", "rounds=1"]
+    folder = simulation.run(load(file, [*words, f"output_dir={file.parent / 'probe'}"]))
+    (folder / "ledger.jsonl").rename(folder / "as-it-was.jsonl")
+    return folder
+
+
+@pytest.fixture
+def told(probe: Path) -> Callable[[Mapping[str, Mapping[str, float]]], Path]:
+    """Lets silos of the probe have told these numbers, beside or in place of others."""
+    before = (probe / "as-it-was.jsonl").read_bytes()
+
+    def tell(numbers: Mapping[str, Mapping[str, float]]) -> Path:
+        lines = []
+        for line in map(json.loads, before.splitlines()):
+            own = numbers.get(line["client"], {}) if line["kind"] == "train" else {}
+            lines.append(json.dumps({**line, **own}))
+        (probe / "ledger.jsonl").write_text("\n".join(lines) + "\n")
+        return probe
+
+    return tell
+
+
+PACE = {"weight": 400.0, "seconds": 2.0, "tokens": 1000.0, "examples": 100.0}
+SILOS = {
+    "silo-1": {**figures().numbers(), **PACE},
+    "silo-2": {**figures(slower=4.0).numbers(), **PACE},
+    "silo-3": {**PACE, "seconds": 6.0},
+}
+
+
+def made(file: Path, folder: Path, **bounds: Any) -> Plan:
+    return plan_from.plan(load(file), Bounds(**bounds), folder)
+
+
+def test_each_silo_is_planned_by_its_own_steps(file: Path, told: Callable[..., Path]) -> None:
+    folder = told(SILOS)
+    bound = 0.5 * made(file, folder).silos[1].usual
+    plan = made(file, folder, seconds=bound)
+    seconds = {
+        silo.silo.name: plan.steps.seconds(SETTINGS[1], silo.silo.machine.steps)
+        * silo.silo.machine.slower
+        for silo in plan.silos
+    }
+    assert seconds["silo-1"] == pytest.approx(1e-3 + 1e-4 * 32, rel=0.01)
+    assert seconds["silo-2"] == pytest.approx(4 * seconds["silo-1"], rel=0.01)
+    assert seconds["silo-3"] == pytest.approx(3 * seconds["silo-1"], rel=0.01)
+    assert all(silo.seconds <= bound and silo.ranks and silo.silo.mean == 10 for silo in plan.silos)
+    shares = {silo.silo.name: silo.form.share for silo in plan.silos}
+    assert shares["silo-1"] > shares["silo-2"]
+    corrected = made(file, folder, seconds=bound, slower={"silo-1": 4.0})
+    assert corrected.silos[0].form.share < shares["silo-1"]
+    text = "\n".join(plan_page.reasons(plan))
+    assert "silo-1 by 5 steps that it measured on 2 cores" in text
+
+
+def test_the_planned_file_has_the_expected_seconds(file: Path, told: Callable[..., Path]) -> None:
+    plan = made(file, told(SILOS))
+    out = file.with_name("planned-from.yaml")
+    out.write_text(plan_page.page(file, plan), encoding="utf-8")
+    plan_page.refuse_unreadable(out, plan)
+    written = yaml.safe_load(out.read_text())["algorithm"]["fedpipe"]["expected_seconds"]
+    assert written.keys() == SILOS.keys()
+    for silo in plan.silos:
+        assert written[silo.silo.name] == pytest.approx(silo.seconds, rel=0.01)
+    simulation.run(load(out, [f"output_dir={file.parent / 'planned-from'}", "rounds=1"]))
+
+
+def test_a_silo_that_tells_nothing_is_named_with_what_is_assumed(
+    file: Path, told: Callable[..., Path]
+) -> None:
+    small = {**figures(memory_free=4e8).numbers(), **PACE}
+    plan = made(file, told({**SILOS, "silo-2": small}))
+    (said,) = [remark for remark in plan.remarks if remark.startswith("silo-3")]
+    assert said == (
+        "silo-3: it sends no figures of its machine (policy.profile there); its seconds are taken "
+        "as 3 times those of silo-1, as its training in the probe took, its memory as 1.4 GB, with "
+        "as much free as the least of the others has, and its longest row as theirs"
+    )
+    given = made(file, told(SILOS), memory={"silo-3": 3e9})
+    assert given.silos[2].silo.machine.memory == 3e9
+    assert any("its memory as that of --memory" in remark for remark in given.remarks)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("memory_free", -1.0, "memory_free came as -1, and is 0 to 1e+15"),
+        ("memory_free", None, "memory_free came as none, and is 0 to 1e+15"),
+        ("step0_seconds", 1e30, "step0_seconds came as 1e+30, and is 1e-09 to 1e+06"),
+        ("step3_rows", 0.0, "step3_rows came as 0, and is 1 to 1e+06"),
+        ("step0_seconds", None, "it tells no measured step"),
+        ("cores", math.nan, "cores came as none"),
+    ],
+)
+def test_figures_that_cannot_be_are_refused_in_one_sentence(
+    file: Path, told: Callable[..., Path], name: str, value: float | None, said: str
+) -> None:
+    numbers = {**SILOS["silo-2"], PREFIX + name: value}
+    if value is None:
+        del numbers[PREFIX + name]
+    plan = made(file, told({**SILOS, "silo-2": numbers}))
+    (remark,) = [remark for remark in plan.remarks if remark.startswith("silo-2")]
+    assert f"silo-2: the figures of its machine are refused: {said}" in remark
+    assert plan.silos[1].silo.machine.measured == "silo-1"
+
+
+def test_a_silo_that_lies_decides_nothing_for_others(file: Path, told: Callable[..., Path]) -> None:
+    third = {**figures().numbers(), **PACE}
+    liar = {
+        name: 1e15 if "memory" in name or "kept" in name else value for name, value in third.items()
+    }
+    plan = made(file, told({**SILOS, "silo-2": liar, "silo-3": third}))
+    assert plan.silos[0].memory < 2e9
+
+
+def test_other_folders_are_refused(
+    file: Path, probe: Path, told: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="is no run folder; name that of a run of FedPipe's probe"):
+        made(file, tmp_path)
+    other = simulation.run(load(file, ["rounds=1", f"output_dir={tmp_path / 'other'}"]))
+    with pytest.raises(UserError, match="is no run of FedPipe's probe"):
+        made(file, other)
+    with pytest.raises(UserError, match="is a probe with another adapter than the experiment"):
+        plan_from.plan(load(file, ["adapter.lora.r=2"]), Bounds(), probe)
+    with pytest.raises(UserError, match="no silo has told of its machine in"):
+        made(file, told({}))
+    more = load(file, ["num_clients=4"])
+    with pytest.raises(UserError, match="has no answer of silo-4 to the probe"):
+        plan_from.plan(more, Bounds(), told(SILOS))
+
+
+def test_the_command_plans_from_a_folder(
+    hanse: Callable[..., Outcome], file: Path, told: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder, out = told(SILOS), tmp_path / "out.yaml"
+    outcome = hanse("plan", file, "--from", folder, "--out", out, "--round-seconds", "1")
+    assert outcome.code == 0, outcome.err
+    assert "silo-3: it sends no figures" in outcome.out.replace("\n      ", " ") and out.is_file()
+    both = hanse("plan", file, "--from", folder, "--profiles", "silo-1=no.json", "--out", "b.yaml")
+    assert both.code == 2 and both.err.count("hanse: ") == 1
