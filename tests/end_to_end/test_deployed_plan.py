@@ -43,3 +43,14 @@ def test_silos_tell_of_their_machines_where_they_may_and_are_planned_by_it(
     standing.begin(out, tmp_path / "planned")
     standing.done()
     assert (tmp_path / "planned" / "adapter" / "adapter_model.safetensors").is_file()
+    wrong = tmp_path / "wrong"  # all silos take far longer than such a plan expects
+    lies = ", ".join(f"{name}: 0.00001" for name in expected)
+    standing.begin(
+        out, wrong, "rounds=2", f"algorithm={{fedpipe: {{expected_seconds: {{{lies}}}}}}}"
+    )
+    standing.done()
+    trained = [r for r in read_ledger(wrong) if r.kind == "train"]
+    steps = {(r.client, r.round): r.numbers["steps"] for r in trained}
+    for name in expected:
+        assert steps[name, 1] > steps[name, 2] == 1
+        assert f"after round 1, all steps of {name} take" in standing.parts.said("server")

@@ -97,6 +97,24 @@ def test_nothing_is_measured_where_the_policy_refuses_or_no_plan_asks(
     assert said in (log.read_text(encoding="utf-8") if said else "")
 
 
+def test_no_pattern_of_numbers_lets_figures_leave() -> None:
+    name = PREFIX + "cores"
+    assert not Policy(metrics=("*", name)).allows_number(name)
+    assert Policy(metrics=(), profile="allow").allows_number(name)
+
+
+def test_a_silo_that_cannot_measure_itself_sends_its_scores(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*words: object) -> None:
+        raise RuntimeError("no memory is left")
+
+    monkeypatch.setattr(step_probes, "probed", fails)
+    numbers, state = answer(PROBE, profile="allow")
+    assert numbers["loss"] > 0 and not of_machine(numbers) and not (state / FILE).exists()
+    assert "this machine could not be measured" in caplog.text
+
+
 def test_expected_seconds_of_others_are_not_sent_to_silos(
     experiment_file: Path, tmp_path: Path
 ) -> None:

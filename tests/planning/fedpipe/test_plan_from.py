@@ -30,7 +30,14 @@ def figures(slower: float = 1.0, **own: Any) -> SiloFigures:
         StepFigures(*s, slower * (1e-3 + 1e-4 * s.rows * s.length), 1e3 * s.rows * s.length, 3e5)
         for s in SETTINGS
     )
-    usual = {"memory_held": 1e9, "memory_free": 1e9, "layers": 2, "longest": 24, "steps": steps}
+    usual = {
+        "memory_held": 1e9,
+        "memory_free": 1e9,
+        "layers": 2,
+        "mean": 12,
+        "longest": 24,
+        "steps": steps,
+    }
     return SiloFigures(cores=2, float32=1e11, bfloat16=1e11, bandwidth=1e10, **(usual | own))
 
 
@@ -88,7 +95,8 @@ def test_each_silo_is_planned_by_its_own_steps(file: Path, told: Callable[..., P
     assert seconds["silo-1"] == pytest.approx(1e-3 + 1e-4 * 32, rel=0.01)
     assert seconds["silo-2"] == pytest.approx(4 * seconds["silo-1"], rel=0.01)
     assert seconds["silo-3"] == pytest.approx(3 * seconds["silo-1"], rel=0.01)
-    assert all(silo.seconds <= bound and silo.ranks and silo.silo.mean == 10 for silo in plan.silos)
+    assert all(silo.seconds <= bound and silo.ranks for silo in plan.silos)
+    assert [silo.silo.mean for silo in plan.silos] == [12, 12, 10]
     shares = {silo.silo.name: silo.form.share for silo in plan.silos}
     assert shares["silo-1"] > shares["silo-2"]
     corrected = made(file, folder, seconds=bound, slower={"silo-1": 4.0})

@@ -35,22 +35,29 @@ class MachineFigures:
     _numbers: dict[str, float] | None = None
 
     def beside(self, data: bytes, endpoint: ClientEndpoint) -> bytes:
-        """The reply with the figures, if it is one to a training; they are measured once."""
+        """The reply with the figures, if it is one to a training; they are measured once.
+
+        It is the reply as it was if they cannot be measured, which the silo's log says.
+        """
         reply = Reply.parse(data)
         if reply.kind != "train" or reply.error:
             return data
         if self._numbers is None:
             learner = endpoint.learner(endpoint.context(reply.round), {})
             assert isinstance(learner, AdaptedModel)  # the only kind of learner of a silo
-            figures = measured(learner, self.rows)
+            try:
+                figures = measured(learner, self.rows)
+            except Exception:  # such as too little memory; the scores are there already
+                log.exception("this machine could not be measured, and its figures do not leave")
+                return data
             self._numbers = figures.numbers()
-            self._note(figures)
+            self._note(figures, self._numbers)
         numbers = {**reply.update.numbers, **self._numbers}
         return replace(reply, update=replace(reply.update, numbers=numbers)).pack()
 
-    def _note(self, figures: SiloFigures) -> None:
+    def _note(self, figures: SiloFigures, numbers: dict[str, float]) -> None:
         """Keep the figures in the silo's state, and say what leaves."""
-        sent, file = {"run": self.run, "numbers": self._numbers}, self.folder / FILE
+        sent, file = {"run": self.run, "numbers": numbers}, self.folder / FILE
         atomic_files.write(file, json.dumps(sent, indent=1).encode(), private=True)
         memory, steps = figures.memory_free / 1e9, len(figures.steps)
         text = (
@@ -82,6 +89,7 @@ def measured(learner: AdaptedModel, rows: int) -> SiloFigures:
     """Measure this machine and some steps of training. rows: of a batch, at most."""
     held, free = step_probes.memory(learner.backbone)
     machine = profile.measure()
+    lengths = learner.lengths("train")
     names = [importance_round.model_name(name) for name in matrices(learner.tensors())]
     probes, _ = step_probes.probed(learner, names, rows, learner.rank)
     return SiloFigures(
@@ -92,6 +100,7 @@ def measured(learner: AdaptedModel, rows: int) -> SiloFigures:
         machine.bfloat16,
         machine.bandwidth,
         step_probes.layer_count(learner.backbone),
-        max(learner.lengths("train")),
+        sum(lengths) / len(lengths),
+        max(lengths),
         tuple(StepFigures(*p.setting, p.seconds, p.kept, p.peak) for p in probes),
     )

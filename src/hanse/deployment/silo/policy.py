@@ -123,7 +123,8 @@ class Policy(SettingsModel):
         model is one. The model's emulator.json tells, which the server's owner could write.
     profile: allow: where the server probes for a plan (`hanse plan --from`), this machine measures
         itself and some steps of training, for at most a minute, and its figures leave: cores,
-        memory, speeds, the longest row, and the settings, seconds and bytes of these steps.
+        memory, speeds, mean and longest tokens of rows, and the settings, seconds and bytes of
+        these steps.
         refuse: it does not, whatever `metrics` allows.
     share_error_texts: the text of a failure, which may quote a row, may leave. Else the server
         hears only that there was a failure, and this silo's log has the text.

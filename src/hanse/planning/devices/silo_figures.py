@@ -16,6 +16,7 @@ MACHINE = {
     "bfloat16": (1, 1e20),
     "bandwidth": (1, 1e16),
     "layers": (1, 1e4),
+    "mean": (1, 1e7),
     "longest": (1, 1e7),
 }
 STEP = {
@@ -52,7 +53,7 @@ class SiloFigures:
 
     cores: that the silo may use. memory_held, memory_free: bytes of its process, and those left.
     float32, bfloat16: FLOP/s of the fastest matrix products. bandwidth: bytes a second of a copy.
-    layers: of the base that gradients may flow through. longest: tokens of its longest row.
+    layers: of the base that gradients may flow through. mean, longest: tokens of its rows.
     steps: those that it has measured.
     """
 
@@ -63,6 +64,7 @@ class SiloFigures:
     bfloat16: float
     bandwidth: float
     layers: float
+    mean: float
     longest: float
     steps: tuple[StepFigures, ...] = ()
 

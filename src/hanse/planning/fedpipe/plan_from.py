@@ -160,12 +160,11 @@ def _silo(
     told: Mapping[str, SiloFigures],
     bounds: Bounds,
 ) -> Silo:
-    longest = max(own.longest for own in told.values())
+    mean, longest = float(probed.mean), max(own.longest for own in told.values())
     if probed.figures is not None:
-        longest = probed.figures.longest
+        mean, longest = probed.figures.mean, probed.figures.longest
     train = experiment.for_client(name).train
-    mean = min(probed.mean, round(longest))
-    silo = Silo(name, probed.rows, mean, round(longest), train, machine)
+    silo = Silo(name, probed.rows, round(min(mean, longest)), round(longest), train, machine)
     return silo.corrected(bounds.slower.get(name, 1.0))
 
 
