@@ -6,7 +6,7 @@ marks, too. Rates are shares of right bits, over all keys of all seeds, with Stu
 the keys. Other runs have trigger prompts, the noise of differential privacy, and a free rider,
 which sends noise as long as its update and lays no mark; a marked adapter is pruned, rounded, and
 trained further without keys. The bound of the theorem is tried with more bits than one layer's A
-carries, by the first seed alone: a key has hundreds of bits there. Whatever is finished stands in
+carries. That and noise are tried by the first seed alone. Whatever is finished stands in
 benchmarks/results/ownership.json and is not done again.
 """
 
@@ -43,6 +43,7 @@ COMMON = (
     *("aggregator=secagg", "data.client_test=0", "data.test=1000"),
     *("evaluation.test=final", "evaluation.validate_every=0"),
 )
+UNSCORED = "evaluation.test=false"
 SHORT = ("rounds=2", "train.num_train_epochs=null", "train.max_steps=2", "data.test=40")
 ONE_LAYER = "*.layers.29.self_attn.q_proj.lora_A.weight"  # 8 × 576 numbers
 STRANGERS = 1_000  # keys whose directions are drawn, too
@@ -56,13 +57,19 @@ Tensors = dict[str, Tensor]
 class Way:
     """One row: who marks, with which kind of key, and the settings of its runs.
 
-    of: the row whose keys are looked for, where this one draws none.
+    of: the row whose keys are looked for, where this one draws none. once: by the first seed alone.
     """
 
     marking: tuple[str, ...] = SILOS
     choices: Mapping[str, Any] = field(default_factory=dict)
     words: tuple[str, ...] = ()
     of: str | None = None
+    once: bool = False
+
+    @property
+    def scored(self) -> bool:
+        """Whether test reviews are scored."""
+        return UNSCORED not in self.words
 
 
 WAYS: Mapping[str, Way] = MappingProxyType(
@@ -70,8 +77,12 @@ WAYS: Mapping[str, Way] = MappingProxyType(
         PLAIN: Way((), of=MARKED),
         MARKED: Way(),
         "marked, 40 triggers": Way(choices={"triggers": 40}),
-        "noise, ε = 50": Way(words=("privacy={distributed_gaussian: {epsilon: 50, clip: 1.0}}",)),
-        "noise, ε = 8": Way(words=("privacy={distributed_gaussian: {epsilon: 8, clip: 1.0}}",)),
+        "noise, ε = 8": Way(
+            words=("privacy={distributed_gaussian: {epsilon: 8, clip: 1.0}}",), once=True
+        ),
+        "noise, multiplier 0.003": Way(
+            words=("privacy={client_dp: {noise_multiplier: 0.003, clip: 1.0}}",), once=True
+        ),
         RIDDEN: Way(
             SILOS[:-1],
             words=(
@@ -90,7 +101,8 @@ WAYS: Mapping[str, Way] = MappingProxyType(
         **{
             f"{4 * bits:,} bits in one layer": Way(
                 choices={"bits": bits, "place": "weights", "tensors": ONE_LAYER},
-                words=("evaluation.test=false",),
+                words=(UNSCORED,),
+                once=True,
             )
             for bits in (512, 1024, 2048, 4096)
         },
@@ -180,7 +192,7 @@ def line(name: str, tasks: Sequence[Task], runs: Runs, seeds: Sequence[int]) -> 
     way, scored = WAYS[name], []
     by_key: list[tuple[str, OwnershipKey, Tensors, Path]] = []
     for task, seed in zip(tasks, _seeds(name, seeds), strict=True):
-        if name not in PARTS["capacity"]:
+        if way.scored:
             scored.append(protocol.items(task))
         whole, files = tensors(task.folder), runs.keys(name, seed)
         by_key += [(silo, owners.read(f), whole, task.folder) for silo, f in files.items()]
@@ -256,7 +268,7 @@ def compare(
 
 
 def _seeds(name: str, seeds: Sequence[int]) -> Sequence[int]:
-    return seeds[:1] if name in PARTS["capacity"] else seeds
+    return seeds[:1] if WAYS[name].once else seeds
 
 
 def main() -> None:

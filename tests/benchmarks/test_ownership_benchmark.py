@@ -45,10 +45,10 @@ def test_the_theorems_bound_is_tried_by_one_seed_and_without_test_reviews(
     name = "256 bits in two layers"
     way = ownership.Way(
         choices={"bits": 64, "place": "weights", "tensors": "*.lora_A.weight"},
-        words=("evaluation.test=false",),
+        words=(ownership.UNSCORED,),
+        once=True,
     )
     monkeypatch.setattr(ownership, "WAYS", {**ownership.WAYS, name: way})
-    monkeypatch.setitem(ownership.PARTS, "capacity", [name])
     row = ownership.compare([name], runs, seeds=(1, 2), workers=0)["rows"][name]
     assert row["keys"] == 4 and row["channels"] > 256 and row["bound"] == 1.0
     assert "runs" not in row and "accuracy" not in row
