@@ -38,7 +38,9 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, review_file: Path) -> Path:
-    written = write_experiment(tmp_path_factory.mktemp("search"), tiny_llama, review_file)
+    folder = tmp_path_factory.mktemp("search")
+    rows = shutil.copy(review_file, folder / "rows.jsonl")
+    written = write_experiment(folder, tiny_llama, rows)
     text = written.read_text(encoding="utf-8")
     written.write_text(f"# for the silos\n{text}seed: 3    # drawn\n", encoding="utf-8")
     return written
@@ -155,6 +157,17 @@ def test_other_settings_do_not_go_on_with_it(found: Search, file: Path) -> None:
     ):
         with pytest.raises(UserError, match=said):
             search(load(file, words), wishes)
+
+
+def test_other_rows_do_not_go_on_with_it(found: Search, file: Path) -> None:
+    rows = Path(load(file).data.path)
+    before = rows.read_bytes()
+    try:
+        rows.write_bytes(before + b'{"text": "a further film", "label": "positive"}\n')
+        with pytest.raises(UserError, match="another content of the data's files"):
+            search(load(file), WISHES)
+    finally:
+        rows.write_bytes(before)
 
 
 def test_a_damaged_file_of_trials_is_one_sentence(found: Search, file: Path) -> None:

@@ -67,10 +67,10 @@ def test_equal_differences_and_single_silos_say_nothing_about_chance() -> None:
 
 def test_a_clear_lead_inside_the_grid_is_said_without_a_warning(found: Search) -> None:
     said = _said(found)
-    assert "trial 2 (lora, fedavg, 0.003) has the best accuracy after 3 rounds, 0.8" in said
+    assert "trial 2 (lora, fedavg, 0.003) has the best accuracy after round 3, 0.8" in said
     assert "on 30 rows that 3 silos hold out; only scores have left them" in said
     assert "which is more than chance between silos" in said and "warning" not in said
-    assert "own settings are trial 1, with accuracy 0.5 after 1 rounds, and was stopped" in said
+    assert "own settings are trial 1, with accuracy 0.5 after round 1, and was stopped" in said
 
 
 def test_a_lead_within_the_noise_is_said(found: Search) -> None:

@@ -83,7 +83,7 @@ def fitting(
         raise UserError(f"none of the combinations fits: {next(iter(reasons.values()))}")
     remarks += _left_out(reasons)
     if silent:
-        remarks.append(f"{', '.join(silent)} hold out no rows, and score nothing")
+        remarks.append(f"these hold out no rows, and score nothing: {', '.join(silent)}")
     return left, remarks
 
 

@@ -73,6 +73,7 @@ def search(experiment: Experiment, wishes: Wishes) -> Search:
         trials = study.open_trials(folder, lower_is_better(metric))
         resources = Resources()
         header = _header(experiment, every, wishes.trials, rounds)
+        header["content of the data's files"] = resources.dataset(experiment).digest
         if trials.header is None:
             trials.begin({**header, **_chosen(experiment, every, wishes.trials, resources)})
         begun = trials.header or {}

@@ -70,8 +70,8 @@ def evidence(search: "Search", best: Winner) -> Iterator[str]:
     last, trial = search.rungs[-1], best.trial
     rows = sum(own.rows for own in trial.scores[last].values())
     yield (
-        f"trial {trial.number + 1} ({trial.setting}) has the best {search.metric} after {last} "
-        f"rounds, {trial.mean(last):.4g}, on {rows:,.0f} rows that {len(trial.scores[last])} silos "
+        f"trial {trial.number + 1} ({trial.setting}) has the best {search.metric} after round "
+        f"{last}, {trial.mean(last):.4g}, on {rows:,.0f} rows that {len(trial.scores[last])} silos "
         "hold out; only scores have left them"
     )
     if best.rival and best.rival.mean(last) == trial.mean(last):
@@ -136,5 +136,5 @@ def _fate(search: "Search", trial: "Trial") -> str:
     """The end of a trial in words."""
     if trial.state == "fail":
         return f"which failed: {trial.reason}"
-    score = f"with {search.metric} {trial.mean(trial.rounds):.4g} after {trial.rounds} rounds"
+    score = f"with {search.metric} {trial.mean(trial.rounds):.4g} after round {trial.rounds}"
     return f"{score}, and was stopped then" if trial.state == "pruned" else score
