@@ -4,7 +4,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -106,6 +106,8 @@ def test_the_halving_keeps_the_share_that_it_promises(found: Search) -> None:
             value, loss = one.score(1)
             assert (value, -loss) >= (ends[-1][0], -ends[-1][1])
             assert one.rounds == 3 and len(read_rounds(_folder(found, one.number))) == 4
+        if one.state == "pruned":
+            assert one.rounds == 1 and len(read_rounds(_folder(found, one.number))) == 2
 
 
 def test_a_trial_that_fails_says_why_and_the_others_go_on(found: Search) -> None:
@@ -134,19 +136,20 @@ def test_scores_do_not_depend_on_a_stop(found: Search, tmp_path: Path) -> None:
     assert whole == best.scores[3]
 
 
+@pytest.mark.parametrize("anew", [False, True])
 def test_the_choice_is_the_users_file_with_other_settings(
-    found: Search, file: Path, tmp_path: Path
+    found: Search, file: Path, anew: bool
 ) -> None:
     best = winner.winner(found)
-    out = file.with_name("best.yaml")
-    winner_page.write(out, file, found, best)
-    text = out.read_text(encoding="utf-8")
-    assert "# for the silos" in text and "# drawn" in text and "only scores have left" in text
-    wanted = trial.experiment_of(load(file), best.trial.setting).resolved()
-    assert {**load(out).resolved(), "name": ""} == {**wanted, "name": ""}
-    other = tmp_path / "other.yaml"
-    winner_page.write(other, file, found, best, anew=True)
-    assert {**load(other).resolved(), "name": ""} == {**wanted, "name": ""}
+    for one in found.trials[:4]:  # as if each had won
+        choice = replace(best, trial=replace(one, scores=best.trial.scores))
+        out = file.with_name(f"best-{one.number}-{anew}.yaml")
+        winner_page.write(out, file, found, choice, anew)
+        text = out.read_text(encoding="utf-8")
+        assert "only scores have left" in text
+        assert ("# for the silos" in text and "# drawn" in text) != anew
+        wanted = trial.experiment_of(load(file), one.setting).resolved()
+        assert {**load(out).resolved(), "name": ""} == {**wanted, "name": ""}
 
 
 def test_other_settings_do_not_go_on_with_it(found: Search, file: Path) -> None:
