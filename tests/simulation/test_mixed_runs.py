@@ -154,7 +154,20 @@ def test_silos_are_told_of_all_kinds(experiment_file: Path, tmp_path: Path) -> N
         serve._envelope(tmp_path, personal)
 
 
-@pytest.mark.parametrize("algorithm", ["fedpipe", "flexlora", "hetlora", "lora_fair"])
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        "fedex_lora",
+        "fedpipe",
+        "fedsa_lora",
+        "ffa_lora",
+        "flexlora",
+        "flora",
+        "hetlora",
+        "lora_fair",
+        "rolora",
+    ],
+)
 @pytest.mark.parametrize(
     ("adapter", "has"),
     [

@@ -53,6 +53,14 @@ def test_a_file_that_cannot_be_written_is_refused_first(hanse, place: str) -> No
     assert code == 2 and "folder" in err and "measured" not in out
 
 
+def test_a_profile_that_exists_is_left_as_it_is(hanse, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    file = tmp_path / "machine.json"
+    file.write_text("mine")
+    code, out, err = hanse("doctor", "--profile", str(file))
+    assert code == 2 and "exists already; name another file with --profile" in err
+    assert file.read_text() == "mine" and "measured" not in out
+
+
 def test_what_is_not_measured_is_said() -> None:
     measured = profile.measure()
     text = "\n".join(profile_text.lines(replace(measured, power=None, busy=None)))

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from hanse.cli.options import console
 from hanse.cli.output_files import refuse_unwritable
+from hanse.errors import UserError
 from hanse.lazy_imports import lazy_imports
 
 with lazy_imports():
@@ -47,6 +48,8 @@ def doctor(
 
 def _profile(file: Path) -> None:
     """Measure this machine's profile, print it, and write it to a file."""
+    if file.is_file():
+        raise UserError(f"{file} exists already; name another file with --profile.")
     refuse_unwritable(file)
     measured = device_profile.measure()
     for line in profile_text.lines(measured):

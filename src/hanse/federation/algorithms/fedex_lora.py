@@ -30,6 +30,7 @@ class FedExLoRA(FedAvg):
     for_sums: ClassVar[str] = "ffa_lora"  # its mean of products is exact
     resets_optimizer: ClassVar[bool] = True  # the frozen weights have changed
     payload: ClassVar[str] = "factors"
+    needs_factors: ClassVar[bool] = True
 
     def init(self, server: Server) -> State:
         model = server.learner.tensors()

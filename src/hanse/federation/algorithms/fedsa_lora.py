@@ -1,6 +1,7 @@
 """FedSA-LoRA (Guo et al. 2024, 2410.01463): A is shared, and each client keeps its own B."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hanse.federation.algorithms.fedper import FedPer, Patterns
 from hanse.federation.interfaces.algorithm import Server
@@ -12,6 +13,7 @@ from hanse.tensors.low_rank import A, refuse_other_than_lora
 class FedSALoRA(FedPer):
     """A ← A + Σ pₖ(Aₖ − A); Bₖ never leaves client k. The paper saw similar A at all clients."""
 
+    needs_factors: ClassVar[bool] = True
     share: Patterns = (A,)
 
     def init(self, server: Server) -> State:

@@ -22,6 +22,7 @@ class FFALoRA(FedAvg):
 
     fits_once: ClassVar[bool] = True
     redraws: ClassVar[bool] = True  # A
+    needs_factors: ClassVar[bool] = True
 
     def init(self, server: Server) -> State:
         refuse_other_than_lora(server.learner.tensors(), type(self).__name__, products=False)

@@ -25,6 +25,7 @@ class RoLoRA(FedAvg):
     resets_optimizer: ClassVar[bool] = (
         True  # the other factor has changed since this one was trained
     )
+    needs_factors: ClassVar[bool] = True
 
     def init(self, server: Server) -> State:
         refuse_other_than_lora(server.learner.tensors(), type(self).__name__, products=False)
