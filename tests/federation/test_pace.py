@@ -6,7 +6,7 @@ from statistics import median
 
 import pytest
 
-from hanse.federation.pace import FAR, IN_A_ROW, LEAST, OFF, Pace
+from hanse.federation.pace import FAR, IN_A_ROW, LEAST, MOST, OFF, Pace
 
 EXPECTED, BOUND, STEPS = 10.0, 12.0, 40
 
@@ -50,6 +50,13 @@ def test_one_slow_round_among_confirmed_ones_and_others_to_both_sides_correct_no
     paces, _ = lived([1.0, 3.0, 1.0, 1.5, 1.5, 0.6, 1.5, 1.5, 1.0], 0, noise=0.0)
     assert corrections(paces) == []
     assert corrections(lived([1.0, 1.5, 1.5, 1.5], 0, noise=0.0)[0]) == [4]
+
+
+def test_steps_that_no_training_makes_do_not_stop_the_server() -> None:
+    pace = Pace().after(10.0, EXPECTED, BOUND, steps=1e100)
+    for seconds in (5e-324, 1e100):
+        after = pace.after(seconds, EXPECTED, BOUND, steps=5e-324)
+        assert Pace.of(after.numbers()) == after and 1 / MOST <= after.slower <= MOST
 
 
 def test_rounded_steps_and_unknown_ones_are_no_deviation() -> None:

@@ -14,7 +14,7 @@ OFF = 1.3  # a ratio of measured and predicted seconds, either way, beyond which
 FAR = 2.0  # the same for a prediction that no round has confirmed
 IN_A_ROW = 3  # rounds that are off, until the prediction is corrected
 LEAST = 0.01  # the smallest share of steps
-MOST = 1e4  # of `slower`, and 1 ÷ the least of it, whatever a client reports
+MOST = 1e4  # of `slower`, and 1 ÷ the least of it and of shares, whatever a client reports
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Pace:
         the most seconds that a round should take. steps: those that it made; 0 if not known.
         """
         whole = self.steps or (steps if self.share == 1 else 0.0)
-        done = steps / whole if whole and steps else self.share
+        done = max(steps / whole, 1 / MOST) if whole and steps else self.share
         ratio = measured / (expected * self.slower * done)
         if 1 / OFF <= ratio <= OFF:
             return replace(self, steps=whole, confirmed=True, off=())

@@ -8,6 +8,7 @@ from hanse.experiment.assembly.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.resources import adapter_settings
 from hanse.experiment.assembly.shared_batches import refuse_unlike
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks
+from hanse.federation.algorithms.fedpipe import FedPipe
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.task import Task
 from hanse.learners.injection.adapter import WITHOUT_FACTORS
@@ -35,6 +36,7 @@ def refuse_unmet(
     algorithm = build_algorithm(experiment)
     if not only:  # a silo has other rows
         _refuse_unvalidated(algorithm, dataset)
+    _refuse_expected_seconds(algorithm, settings, simulated=only is None)
     _refuse_fixed_adapter(algorithm, experiment)
     _refuse_no_factors(algorithm, experiment)
     _refuse_optimizers(algorithm, experiment, settings)
@@ -61,6 +63,30 @@ def _refuse_unvalidated(algorithm: Algorithm, dataset: FederatedDataset) -> None
             f"{type(algorithm).__name__} chooses among models by the server's validation rows, and "
             "there are none; hold some out, such as data.validation: 200, or name a file there."
         )
+
+
+def _refuse_expected_seconds(
+    algorithm: Algorithm, settings: Mapping[str, Experiment], simulated: bool
+) -> None:
+    """Raise UserError for a plan's seconds of unknown clients, or of those with simulated ones.
+
+    simulated: whether clients train on this machine, and report the seconds that it takes.
+    """
+    if not isinstance(algorithm, FedPipe):
+        return
+    for name in algorithm.expected_seconds:
+        if (own := settings.get(name)) is None:
+            raise UserError(
+                f"algorithm.fedpipe.expected_seconds names {name:.80}, which is no client of this "
+                f"run, whose clients are {', '.join(settings):.200}; correct the name, or leave "
+                "it out."
+            )
+        if simulated and (own.device or (own.links and own.links.seconds_per_step)):
+            raise UserError(
+                f"algorithm.fedpipe.expected_seconds has seconds of {name:.80}, whose seconds are "
+                "simulated, and compares them with those that this machine measures; leave "
+                "expected_seconds out, or the client's device and links.seconds_per_step."
+            )
 
 
 def _refuse_no_factors(algorithm: Algorithm, experiment: Experiment) -> None:

@@ -138,10 +138,12 @@ class FedPipe(FlexLoRA):
             paces[name] = torch.tensor(after.numbers(), dtype=torch.float64)
             if after.slower != before.slower:
                 log.warning("%s", after.change(before, name, expected, server.context.round))
-        silent = [name for name in self.expected_seconds if name not in seconds]
-        if silent and server.context.round == 1:
-            text = "%s reported no seconds in round 1: without them a plan is not adjusted to it"
-            log.warning(text, ", ".join(silent)[:200])
+        asked = [name for name in combined.clients if name in self.expected_seconds]
+        if silent := [name for name in asked if name not in paces]:
+            text = "%s reported no seconds in round %d: without them a plan is not adjusted to it"
+            log.warning(text, ", ".join(silent)[:200], server.context.round)
+            unknown = torch.tensor(Pace().numbers(), dtype=torch.float64)
+            paces |= dict.fromkeys(silent, unknown)  # so that it is said once
         return {PACE: paces} if paces else {}
 
 
