@@ -97,6 +97,17 @@ def test_nothing_is_measured_where_the_policy_refuses_or_no_plan_asks(
     assert said in (log.read_text(encoding="utf-8") if said else "")
 
 
+def test_figures_tell_no_more_of_the_count_of_rows_than_its_rounding(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_probes, "MOST_PROBES", 8)
+    words = ("num_clients=8", "train.per_device_train_batch_size=64")
+    numbers, _ = answer(PROBE, *words, profile="allow", count_rounding=5)
+    figures = SiloFigures.read(numbers)
+    assert figures is not None and figures.mean == round(figures.mean)
+    assert max(step.rows for step in figures.steps) == 5
+
+
 def test_no_pattern_of_numbers_lets_figures_leave() -> None:
     name = PREFIX + "cores"
     assert not Policy(metrics=("*", name)).allows_number(name)

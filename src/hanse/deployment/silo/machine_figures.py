@@ -32,6 +32,7 @@ class MachineFigures:
     folder: Path
     run: str
     rows: int  # of a batch, at most
+    rounding: int = 1  # of counts of rows that leave
     _numbers: dict[str, float] | None = None
 
     def beside(self, data: bytes, endpoint: ClientEndpoint) -> bytes:
@@ -46,7 +47,7 @@ class MachineFigures:
             learner = endpoint.learner(endpoint.context(reply.round), {})
             assert isinstance(learner, AdaptedModel)  # the only kind of learner of a silo
             try:
-                figures = measured(learner, self.rows)
+                figures = measured(learner, self.rows, self.rounding)
             except Exception:  # such as too little memory; the scores are there already
                 log.exception("this machine could not be measured, and its figures do not leave")
                 return data
@@ -82,14 +83,20 @@ def of_job(experiment: Experiment, enforcer: PolicyEnforcer) -> MachineFigures |
         enforcer.note("refused", "steps of a run with privacy are not measured for a plan")
         return None
     rows = min(experiment.train.batch, choices.MOST_ROWS)
-    return MachineFigures(enforcer.folder, enforcer.run, rows)
+    return MachineFigures(enforcer.folder, enforcer.run, rows, enforcer.policy.count_rounding)
 
 
-def measured(learner: AdaptedModel, rows: int) -> SiloFigures:
-    """Measure this machine and some steps of training. rows: of a batch, at most."""
+def measured(learner: AdaptedModel, rows: int, rounding: int = 1) -> SiloFigures:
+    """Measure this machine and some steps of training. rows: of a batch, at most.
+
+    rounding: of counts of rows that leave. No figure tells the count more exactly: a batch has no
+    more rows than the count rounded down, and the mean is in whole tokens, since as a fraction it
+    has the count as its denominator.
+    """
     held, free = step_probes.memory(learner.backbone)
     machine = profile.measure()
     lengths = learner.lengths("train")
+    rows = min(rows, max(1, len(lengths) // rounding * rounding))
     names = [importance_round.model_name(name) for name in matrices(learner.tensors())]
     probes, _ = step_probes.probed(learner, names, rows, learner.rank)
     return SiloFigures(
@@ -100,7 +107,7 @@ def measured(learner: AdaptedModel, rows: int) -> SiloFigures:
         machine.bfloat16,
         machine.bandwidth,
         step_probes.layer_count(learner.backbone),
-        sum(lengths) / len(lengths),
+        max(1, round(sum(lengths) / len(lengths))),
         max(lengths),
         tuple(StepFigures(*p.setting, p.seconds, p.kept, p.peak) for p in probes),
     )
