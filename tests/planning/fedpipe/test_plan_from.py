@@ -165,6 +165,16 @@ def test_a_silo_that_lies_decides_nothing_for_others(file: Path, told: Callable[
     assert plan.silos[0].memory < 2e9
 
 
+@pytest.mark.parametrize("seconds", [5e-324, 1e-300, 1e30])
+def test_seconds_that_no_training_takes_are_as_none(
+    file: Path, told: Callable[..., Path], seconds: float
+) -> None:
+    liar = {**SILOS["silo-1"], "seconds": seconds}
+    plan = made(file, told({**SILOS, "silo-1": liar}))
+    assert plan.silos[2].silo.machine.slower == 3.0
+    assert plan.silos[2].silo.machine.measured == "silo-2"
+
+
 def test_other_folders_are_refused(
     file: Path, probe: Path, told: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -144,7 +144,7 @@ def _assumed(
     """
     like = machine.measured
     times = f"{machine.slower:.3g} times those of {like}, as its training in the probe took"
-    seconds = times if timed else f"those of {like}, as it tells none"
+    seconds = times if timed else f"those of {like}, as the two tell none that can be compared"
     least = f"{machine.memory / 1e9:.3g} GB, with as much free as the least of the others has"
     return (
         f"{name}: {silo.remark}; its seconds are taken as {seconds}, its memory as "

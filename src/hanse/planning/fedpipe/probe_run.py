@@ -16,13 +16,15 @@ from hanse.planning.fedpipe.importance_round import Importance, model_name
 from hanse.tensors import low_rank
 from hanse.tensors.named import Tensors
 
+TOKEN_SECONDS = 1e-9, 1e3  # the least and the most that training takes for a token
+
 
 @dataclass(frozen=True)
 class ProbedSilo:
     """What a silo has told.
 
     rows: of its training. mean: tokens of a row. token_seconds: of its training, for each token;
-    None if it tells none. figures: of its machine; None: it tells none that can be used.
+    None if it tells none that can be. figures: of its machine; None: none that can be used.
     remark: a clause on why; empty with figures.
     """
 
@@ -92,4 +94,6 @@ def _silo(record: ClientRecord) -> ProbedSilo:
     mean = max(1, round(tokens / examples)) if tokens and examples else 1
     rows = max(1, round(record.weight or 1))
     spent = seconds / tokens if seconds and tokens else None
+    if spent is not None and not TOKEN_SECONDS[0] <= spent <= TOKEN_SECONDS[1]:
+        spent = None
     return ProbedSilo(rows, mean, spent, figures, "" if figures else remark)
