@@ -8,6 +8,7 @@ import pytest
 from hanse.deployment.envelopes import Envelope, SiloReply
 from hanse.deployment.server.job_text import job_text
 from hanse.deployment.silo import machine_figures
+from hanse.deployment.silo.enforcement import rounded
 from hanse.deployment.silo.job import received
 from hanse.deployment.silo.machine_figures import FILE
 from hanse.deployment.silo.policy import Policy
@@ -102,10 +103,20 @@ def test_figures_tell_no_more_of_the_count_of_rows_than_its_rounding(
 ) -> None:
     monkeypatch.setattr(step_probes, "MOST_PROBES", 8)
     words = ("num_clients=8", "train.per_device_train_batch_size=64")
-    numbers, _ = answer(PROBE, *words, profile="allow", count_rounding=5)
+    numbers, _ = answer(PROBE, *words, profile="allow", count_rounding=3)
     figures = SiloFigures.read(numbers)
     assert figures is not None and figures.mean == round(figures.mean)
-    assert max(step.rows for step in figures.steps) == 5
+    assert max(step.rows for step in figures.steps) == 4  # 7 rows, told as 6
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 10])
+def test_silos_whose_counts_are_rounded_alike_measure_batches_of_the_same_size(step: int) -> None:
+    sizes: dict[int, set[int]] = {}
+    for count in range(1, 100):
+        size = machine_figures._surely_there(count, step)
+        assert 1 <= size <= count
+        sizes.setdefault(rounded(count, step), set()).add(size)
+    assert all(len(own) == 1 for own in sizes.values())
 
 
 def test_no_pattern_of_numbers_lets_figures_leave() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hanse import atomic_files
-from hanse.deployment.silo.enforcement import PolicyEnforcer
+from hanse.deployment.silo.enforcement import PolicyEnforcer, rounded
 from hanse.experiment.schema import Experiment, build_algorithm
 from hanse.federation.algorithms.fedpipe import FedPipe, matrices
 from hanse.federation.client import ClientEndpoint
@@ -86,17 +86,25 @@ def of_job(experiment: Experiment, enforcer: PolicyEnforcer) -> MachineFigures |
     return MachineFigures(enforcer.folder, enforcer.run, rows, enforcer.policy.count_rounding)
 
 
+def _surely_there(count: int, rounding: int) -> int:
+    """The most rows that all counts have which are rounded as this one is; 1 at least."""
+    if rounding == 1:
+        return count
+    told = rounded(count, rounding)
+    return told - (rounding + 1) // 2 if told > rounding else 1  # one step is told of fewer, too
+
+
 def measured(learner: AdaptedModel, rows: int, rounding: int = 1) -> SiloFigures:
     """Measure this machine and some steps of training. rows: of a batch, at most.
 
-    rounding: of counts of rows that leave. No figure tells the count more exactly: a batch has no
-    more rows than the count rounded down, and the mean is in whole tokens, since as a fraction it
+    rounding: of counts of rows that leave. No figure tells the count more exactly: the largest
+    batch follows from the rounded count, and the mean is in whole tokens, since as a fraction it
     has the count as its denominator.
     """
     held, free = step_probes.memory(learner.backbone)
     machine = profile.measure()
     lengths = learner.lengths("train")
-    rows = min(rows, max(1, len(lengths) // rounding * rounding))
+    rows = min(rows, _surely_there(len(lengths), rounding))
     names = [importance_round.model_name(name) for name in matrices(learner.tensors())]
     probes, _ = step_probes.probed(learner, names, rows, learner.rank)
     return SiloFigures(
