@@ -58,6 +58,7 @@ class Way:
     """One row: who marks, with which kind of key, and the settings of its runs.
 
     of: the row whose keys are looked for, where this one draws none. once: by the first seed alone.
+    share: of trigger rows in a batch.
     """
 
     marking: tuple[str, ...] = SILOS
@@ -65,6 +66,7 @@ class Way:
     words: tuple[str, ...] = ()
     of: str | None = None
     once: bool = False
+    share: float = 0.1
 
     @property
     def scored(self) -> bool:
@@ -77,6 +79,9 @@ WAYS: Mapping[str, Way] = MappingProxyType(
         PLAIN: Way((), of=MARKED),
         MARKED: Way(),
         "marked, 40 triggers": Way(choices={"triggers": 40}),
+        "marked, 40 triggers in half of a batch": Way(
+            choices={"triggers": 40}, share=0.5, once=True
+        ),
         "noise, ε = 8": Way(
             words=("privacy={distributed_gaussian: {epsilon: 8, clip: 1.0}}",), once=True
         ),
@@ -137,7 +142,8 @@ class Runs:
     def task(self, name: str, seed: int) -> Task:
         """One run of a row."""
         way, files = WAYS[name], self.keys(name, seed)
-        marks = [f"clients.{silo}.ownership={{key: {files[silo]}}}" for silo in way.marking]
+        own = "" if way.share == Way.share else f", share: {way.share}"
+        marks = [f"clients.{silo}.ownership={{key: {files[silo]}{own}}}" for silo in way.marking]
         source = [f"adapter.from={self.task(MARKED, seed).folder}"] if name == FURTHER else []
         settings = f"seed={seed}", *COMMON, *self.words, *way.words, *source, *marks
         return Task(self.home / f"{_folder(name)}-{seed}", self.file, settings)
