@@ -28,9 +28,8 @@ def rates(result: dict[str, Any]) -> str:
         tried = [float(rate) for rate in family["tried"]]
         found.append(f"{name} {family['rate']:g} (tried {min(tried):g} to {max(tried):g})")
     deals = len(result["protocol"]["deals"])
-    return f"Learning rates of families, by validation on {deals} further deals: " + (
-        "; ".join(found) + "."
-    )
+    some = "one further deal" if deals == 1 else f"{deals} further deals"
+    return f"Learning rates of families, by validation on {some}: " + ("; ".join(found) + ".")
 
 
 def points(bounds: list[float] | None) -> str:

@@ -233,7 +233,7 @@ def compared(lines: Mapping[str, Row]) -> None:
     plain = lines.get(PLAIN, {})
     for name, row in lines.items():
         if name != PLAIN and "runs" in row and "runs" in plain:
-            row |= spread.ahead_of(row["runs"], plain["runs"])
+            row |= spread.ahead_of(row["runs"], plain["runs"][: len(row["runs"])])
 
 
 def strangers(whole: Tensors, whole_keys: int = STRANGERS, drawn_bits: int = DRAWN_BITS) -> Row:
