@@ -85,9 +85,6 @@ WAYS: Mapping[str, Way] = MappingProxyType(
         "noise, ε = 8": Way(
             words=("privacy={distributed_gaussian: {epsilon: 8, clip: 1.0}}",), once=True
         ),
-        "noise, multiplier 0.003": Way(
-            words=("privacy={client_dp: {noise_multiplier: 0.003, clip: 1.0}}",), once=True
-        ),
         RIDDEN: Way(
             SILOS[:-1],
             words=(

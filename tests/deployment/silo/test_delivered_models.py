@@ -200,7 +200,7 @@ def test_a_model_that_cannot_be_read_is_not_taken_for_a_damaged_one(
 ) -> None:
     digest = model_hash(tiny_llama)
     complete(download(models, digest), offer)
-    for module in ("content_hash", "json_text.read_object"):
+    for module in ("content_hash", "json_text.read"):
 
         def fail(file: Path) -> str:
             raise OSError(number, os.strerror(number))

@@ -1,5 +1,6 @@
 """The hash of a base model: the same wherever it lies, another one for any other model."""
 
+import importlib.util
 import json
 import os
 import re
@@ -89,6 +90,8 @@ def test_a_list_beside_the_settings_is_hashed_too(copy: Path) -> None:
 
 @pytest.mark.parametrize("name", PACKAGED)
 def test_every_model_of_a_package_has_a_hash(name: str) -> None:
+    if importlib.util.find_spec(PACKAGED[name][0]) is None:
+        pytest.skip(f"{PACKAGED[name][2]}")
     assert len(hash_of(name) or "") == 64
 
 
