@@ -52,7 +52,7 @@ def wishes(
     trials: int | None,
     rounds: int | None,
 ) -> "Wishes":
-    """What the options ask of a search."""
+    """The wishes that the options name."""
     found = settings.rates(rates) if rates is not None else ()
     return settings.Wishes(adapters, algorithms, found, trials or settings.TRIALS, rounds)
 

@@ -123,7 +123,7 @@ class Journal:
         self._claim.close()
 
     def _machine(self) -> EnvironmentRecord:
-        """What the run was begun on; empty if no file says so."""
+        """The machine that the run was begun on; empty if no file says so."""
         with suppress(RecordError):
             return record_files.read(self.folder / ENVIRONMENT, EnvironmentRecord) or _UNKNOWN
         return _UNKNOWN

@@ -13,7 +13,7 @@ LARGEST = 1e30  # of an `Amount`: a larger one could not be read again
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingCosts:
-    """What a client's training took; None: not measured, or not predicted.
+    """The costs of a client's training; None: not measured, or not predicted.
 
     computing: T_comp, seconds of local training. communicating: T_comm, seconds of the request and
     its reply on their way. granularity: G = T_comp / T_comm. tokens_per_second: trained tokens of a

@@ -144,7 +144,7 @@ def _memory(words: list[str] | None) -> dict[str, float]:
 
 
 def _slower(words: list[str] | None) -> dict[str, float]:
-    """How many times as long as predicted steps take, by silo."""
+    """Seconds of steps ÷ the predicted ones, by silo."""
     found = {}
     for word in words or []:
         name, _, times = word.partition("=")

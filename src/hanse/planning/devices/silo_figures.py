@@ -1,4 +1,4 @@
-"""What a silo tells of its machine and of steps on it: numbers in its reply to a probe."""
+"""Figures of a silo's machine and of steps on it: numbers in its reply to a probe."""
 
 import math
 from collections.abc import Mapping

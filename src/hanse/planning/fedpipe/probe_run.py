@@ -21,7 +21,7 @@ TOKEN_SECONDS = 1e-9, 1e3  # the least and the most that training takes for a to
 
 @dataclass(frozen=True)
 class ProbedSilo:
-    """What a silo has told.
+    """The figures that a silo has told.
 
     rows: of its training. mean: tokens of a row. token_seconds: of its training, for each token;
     None if it tells none that can be. figures: of its machine; None: none that can be used.
@@ -84,7 +84,7 @@ def _is_answer(record: ClientRecord) -> bool:
 
 
 def _silo(record: ClientRecord) -> ProbedSilo:
-    """What a silo has told in its reply."""
+    """The figures in a silo's reply."""
     figures, remark = None, "it sends no figures of its machine (policy.profile there)"
     try:
         figures = SiloFigures.read(record.numbers)

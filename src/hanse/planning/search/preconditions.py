@@ -1,4 +1,4 @@
-"""What a search needs of an experiment, and which combinations fit it."""
+"""Preconditions of a search, and the combinations that fit an experiment."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

@@ -89,7 +89,7 @@ def search(experiment: Experiment, wishes: Wishes) -> Search:
 def _header(
     experiment: Experiment, every: Sequence[Setting], most: int, rounds: int
 ) -> dict[str, Any]:
-    """What two calls must have in common, so that the second goes on with the first one's trials.
+    """The settings that two calls share, so that the second goes on with the first one's trials.
 
     Values are texts, which a file gives back as they were.
     """

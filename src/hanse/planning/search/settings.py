@@ -33,7 +33,7 @@ LABEL = 28  # most signs of a choice in a table
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a user asks of a search.
+    """The wishes of a user for a search.
 
     adapters, algorithms: lists of names, or of names with settings, as YAML; None: the usual ones.
     rates: learning rates of all adapters; empty: three of each adapter.

@@ -83,7 +83,7 @@ class Trials:
 
     @property
     def header(self) -> dict[str, Any] | None:
-        """What the search was begun with; None before it is noted."""
+        """The settings that the search was begun with; None before it is noted."""
         found: dict[str, Any] | None = self.study.user_attrs.get(HEADER)
         return found
 

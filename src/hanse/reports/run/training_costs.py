@@ -1,4 +1,4 @@
-"""What training took at each client, as measured and as predicted, and why something is unknown."""
+"""Costs of training at each client, measured and predicted, and reasons for what is unknown."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
