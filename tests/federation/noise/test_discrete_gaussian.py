@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chi2
 
 from hanse.federation.noise import discrete_gaussian as sampler
 from hanse.federation.noise import os_noise
@@ -13,15 +14,16 @@ from hanse.federation.noise.discrete_gaussian import MOST_DEVIATION, discrete_ga
 from hanse.randomness import RoundContext
 
 CONTEXT = RoundContext(0, 1)
-UNLIKELY = 5.0  # standard deviations of a chi-square
+UNLIKELY = 1e-9  # a probability: draws differ from run to run
+FAR = 6.0  # standard deviations
 
 
 def source(size: int) -> bytes:
     return os_noise.random_bytes(size, CONTEXT)
 
 
-def misfit(drawn: list[int], weights: dict[int, float]) -> float:
-    """Chi-square of draws against probabilities, in standard deviations above its mean.
+def likelihood(drawn: list[int], weights: dict[int, float]) -> float:
+    """The probability that draws of these weights fit them as badly: the p-value of chi-square.
 
     Values of fewer than ten expected draws are taken together.
     """
@@ -32,8 +34,7 @@ def misfit(drawn: list[int], weights: dict[int, float]) -> float:
     rest = len(drawn) - sum(number for _, number in pairs)
     pairs += [(len(drawn) - sum(count for count, _ in pairs), rest)] if rest >= 10 else []
     square = sum((count - number) ** 2 / number for count, number in pairs)
-    freedom = len(pairs) - 1
-    return (square - freedom) / math.sqrt(2 * freedom)
+    return float(chi2.sf(square, len(pairs) - 1))
 
 
 @pytest.mark.parametrize("deviation", [1, 2, 6])
@@ -41,9 +42,9 @@ def test_draws_have_the_probabilities_of_a_discrete_gaussian(deviation: int) -> 
     drawn = discrete_gaussian(100_000, deviation, CONTEXT).tolist()
     reach = range(-40 * deviation, 40 * deviation + 1)
     weights = {x: math.exp(-((x / deviation) ** 2) / 2) for x in reach}
-    assert misfit(drawn, weights) < UNLIKELY
-    wider = {x: math.exp(-((x / deviation / 1.02) ** 2) / 2) for x in reach}
-    assert misfit(drawn, wider) > UNLIKELY  # so many draws tell 2 % of the deviation
+    assert likelihood(drawn, weights) > UNLIKELY
+    wider = {x: math.exp(-((x / deviation / 1.04) ** 2) / 2) for x in reach}
+    assert likelihood(drawn, wider) < UNLIKELY  # so many draws tell 4 % of the deviation
 
 
 def test_the_variance_of_a_million_draws() -> None:
@@ -71,7 +72,7 @@ def test_exponentials_are_true_as_often_as_they_should(numerator: int, denominat
     flags = sampler._exponential(np.full(50_000, numerator), denominator, source)
     share = math.exp(-numerator / denominator)
     spread = math.sqrt(share * (1 - share) / len(flags))
-    assert abs(float(flags.mean()) - share) <= UNLIKELY * spread
+    assert abs(float(flags.mean()) - share) <= FAR * spread
 
 
 @pytest.mark.parametrize(("bound", "parts"), [(2, 2), (3, 3), (200, 4), (257, 257), (3 << 40, 3)])
@@ -79,7 +80,7 @@ def test_uniform_numbers_have_no_bias(bound: int, parts: int) -> None:
     drawn = sampler._uniform(bound, 60_000, source)
     assert drawn.min() >= 0 and drawn.max() < bound
     share = (drawn // (bound // parts)).tolist()
-    assert misfit(share, dict.fromkeys(range(parts), 1.0)) < UNLIKELY
+    assert likelihood(share, dict.fromkeys(range(parts), 1.0)) > UNLIKELY
 
 
 def test_words_beyond_the_last_whole_multiple_are_drawn_again() -> None:

@@ -156,7 +156,7 @@ def test_gaussian_noise() -> None:
     assert drawn.dtype == torch.float64 and drawn.shape == (1000, 1001)
     assert abs(float(drawn.mean())) < 0.005 and abs(float(drawn.std()) - 1) < 0.005
     for limit, share in ((1.0, 0.6827), (2.0, 0.9545), (4.0, 0.99994)):
-        assert float((drawn.abs() < limit).double().mean()) == pytest.approx(share, abs=0.002)
+        assert float((drawn.abs() < limit).double().mean()) == pytest.approx(share, abs=0.003)
     halves = drawn.reshape(-1)[: 2 * 500_500].reshape(2, -1)
     assert abs(float(torch.corrcoef(halves)[0, 1])) < 0.01  # both halves of Box and Muller's pairs
     assert os_noise.gaussian(torch.Size([0]), CONTEXT).numel() == 0

@@ -104,10 +104,10 @@ def flaws(protection: ClippedRows, z: float = Z, clip: float = C) -> set[str]:
     if float(drawn.std()) > z * clip * 1.02 or abs(float(drawn.mean())) > z * clip * 0.005:
         found.add("too much noise")
     sampling = Sampling(1_000, 0.1, 1)
-    sizes = torch.tensor([float(len(protection.draw(sampling))) for _ in range(300)])
-    if abs(float(sizes.mean()) - 100) > 2.5:  # 4.6 standard deviations
+    sizes = torch.tensor([float(len(protection.draw(sampling))) for _ in range(1000)])
+    if abs(float(sizes.mean()) - 100) > 2.5:  # 8 standard deviations
         found.add("the share of rows is another one")
-    if not 0.8 < float(sizes.var()) / 90 < 1.25:  # binomial: rows are drawn each by itself
+    if not 0.75 < float(sizes.var()) / 90 < 1.33:  # binomial: rows are drawn each by itself
         found.add("this is no Poisson sampling")
     if protection.draw(sampling) == protection.draw(sampling):
         found.add("it draws the same rows again")
