@@ -1,5 +1,7 @@
-"""Tables of docs/plan.md: plans beside uniform adapters, and predicted steps, as Markdown."""
+"""Tables of docs/plan.md and docs/edge-study.md: plans, and predicted steps, as Markdown."""
 
+from itertools import groupby
+from statistics import fmean
 from typing import Any
 
 from cells import counted, points, rates, standing
@@ -61,6 +63,36 @@ def step_prediction(result: Row) -> list[str]:
         )
     count = len(next(iter(result["models"].values()))["steps"])
     return [*lines, "", f"{count} settings of each model that were not probed."]
+
+
+def edge(result: Row) -> list[str]:
+    """Each family and depth: one of its steps in parts, and the errors of all."""
+    lines = [
+        "| family | layers | forward, backward, optimizer of its largest step: measured in ms "
+        "| predicted | error over its steps, mean; largest |",
+        "|---|---|---|---|---|",
+    ]
+    fitted = [tuple(cell) for cell in result["fitted_to"]]
+    unseen = [own for own in result["cells"] if tuple(own["cell"]) not in fitted]
+    for (family, depth), group in groupby(unseen, key=lambda own: own["cell"][:2]):
+        cells = list(group)
+        largest = max(cells, key=lambda own: own["cell"][2] * own["cell"][3])
+        errors = [own["error"] for own in cells]
+        parts = [
+            ", ".join(f"{1e3 * seconds:,.1f}" for seconds in largest[kind].values())
+            for kind in ("seconds", "predicted")
+        ]
+        lines.append(
+            f"| {family} | {depth} | {parts[0]} | {parts[1]} "
+            f"| {100 * fmean(errors):.0f} %; {100 * max(errors):.0f} % |"
+        )
+    return [
+        *lines,
+        "",
+        f"Mean error over {len(unseen)} steps {100 * result['error']:.1f} %. Fitted on "
+        f"{result['machine']['cores']} cores, one thread: {100 * result['mfu']:.0f} % of a peak of "
+        f"{result['peak'] / 1e9:.0f} GFLOP/s, {result['operator_us']:.0f} µs for each operator.",
+    ]
 
 
 def _until(row: Row) -> str:

@@ -54,6 +54,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "emulator_costs": owner.emulator_costs,
     "emulator_alone": owner.emulator_alone,
     "ownership": owner.ownership,
+    "edge": plan.edge,
     "planned": plan.planned,
     "step_prediction": plan.step_prediction,
     "privacy_price": privacy.privacy_price,
