@@ -23,7 +23,7 @@ from hanse.data.example import Example
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
 from hanse.learners.adapted_model import AdaptedModel
-from hanse.observability.memory import held_memory
+from hanse.observability.memory import held_memory, release
 from hanse.planning.fedpipe import step_probes
 from hanse.planning.fedpipe.cost_model import StepSetting
 from hanse.planning.fedpipe.importance_round import model_name
@@ -54,6 +54,7 @@ def judged(learner: AdaptedModel, seeds: Sequence[int]) -> dict[str, Any]:
     settings = [setting for seed in seeds for setting in drawn(rows, depth, seed)]
     steps = []
     for setting in settings:
+        release()
         held = held_memory()
         step = step_probes.probe(learner, names, rows, setting, count=False)
         steps.append(

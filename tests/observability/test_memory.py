@@ -1,5 +1,6 @@
 """Memory that a process may use, on machines and in containers that are made of files."""
 
+import ctypes
 import os
 import resource
 from collections.abc import Callable, Mapping
@@ -8,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from hanse.observability import kernel_files, memory
-from hanse.observability.memory import available_memory, peak_memory, total_memory
+from hanse.observability.memory import (
+    available_memory,
+    held_memory,
+    peak_memory,
+    release,
+    total_memory,
+)
 
 GB = 10**9
 KB = 1024
@@ -150,3 +157,18 @@ def test_ulimit_counts(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_this_machine() -> None:
     assert 10**7 < peak_memory() < total_memory()
     assert 0 < available_memory() <= total_memory()
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="another C library")
+def test_memory_of_objects_that_are_gone_is_given_back() -> None:
+    blocks = [bytearray(100_000) for _ in range(1000)]  # below the size that has pages of its own
+    last = bytearray(100_000)  # keeps what lies below it
+    del blocks
+    held = held_memory()
+    release()
+    assert held_memory() < held - 5e7 and len(last) == 100_000
+
+
+def test_a_c_library_that_keeps_its_memory_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    release()

@@ -18,7 +18,13 @@ from hanse.learners.adapters.lora import Lora
 from hanse.learners.backbone import Backbone
 from hanse.learners.step_cost import StepCost
 from hanse.learners.training.settings import TrainingSettings
-from hanse.observability.memory import available_memory, held_memory, peak_memory, reset_peak
+from hanse.observability.memory import (
+    available_memory,
+    held_memory,
+    peak_memory,
+    release,
+    reset_peak,
+)
 from hanse.planning.fedpipe import cost_model
 from hanse.planning.fedpipe.cost_model import CostModel, StepSetting, Vector
 from hanse.randomness import RoundContext
@@ -134,6 +140,7 @@ def memory(backbone: Backbone) -> tuple[float, float]:
     if backbone.device.type == "cuda":
         held = torch.cuda.memory_allocated(backbone.device)
         return float(held), float(torch.cuda.mem_get_info(backbone.device)[0])
+    release()
     return float(held_memory()), float(available_memory())
 
 
@@ -241,6 +248,7 @@ def _memory(learner: AdaptedModel) -> tuple[float, float | None]:
         torch.cuda.reset_peak_memory_stats()
         before, told = torch.cuda.memory_allocated(), True
     else:
+        release()  # what earlier steps have left would hide a part of this one's peak
         told = reset_peak()
         before = held_memory()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
