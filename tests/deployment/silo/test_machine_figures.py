@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,13 +12,14 @@ from hanse.deployment.server.job_text import job_text
 from hanse.deployment.silo import machine_figures
 from hanse.deployment.silo.enforcement import rounded
 from hanse.deployment.silo.job import received
-from hanse.deployment.silo.machine_figures import FILE
+from hanse.deployment.silo.machine_figures import FILE, MachineFigures
 from hanse.deployment.silo.policy import Policy
 from hanse.deployment.silo.settings import Rows, SiloSettings
 from hanse.deployment.silo.worker import SiloWorker
 from hanse.experiment.assembly.assemble import simulate
 from hanse.experiment.loading import load
-from hanse.federation.messages import Instruction, Reply, Request
+from hanse.federation.messages import Instruction, Reply, Request, Update
+from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.models.model_hash import hash_of
 from hanse.planning.devices.silo_figures import PREFIX, SiloFigures
 from hanse.planning.fedpipe import step_probes
@@ -134,7 +137,26 @@ def test_a_silo_that_cannot_measure_itself_sends_its_scores(
     monkeypatch.setattr(step_probes, "probed", fails)
     numbers, state = answer(PROBE, profile="allow")
     assert numbers["loss"] > 0 and not of_machine(numbers) and not (state / FILE).exists()
-    assert "this machine could not be measured" in caplog.text
+    assert "this machine cannot be measured" in caplog.text
+
+
+def test_a_measurement_that_failed_is_not_tried_again_in_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def fails(*words: object) -> None:
+        tries.append(words)
+        raise RuntimeError("no memory is left")
+
+    monkeypatch.setattr(machine_figures, "measured", fails)
+    learner = object.__new__(AdaptedModel)
+    endpoint: Any = SimpleNamespace(context=lambda _: None, learner=lambda *_: learner)
+    figures = MachineFigures(tmp_path, "run", rows=4)
+    for number in (1, 2):
+        sent = Reply("silo-1", "train", number, Update(numbers={"loss": 1.0})).pack()
+        assert Reply.parse(figures.beside(sent, endpoint)).update.numbers == {"loss": 1.0}
+    assert len(tries) == 1
 
 
 def test_expected_seconds_of_others_are_not_sent_to_silos(

@@ -175,6 +175,14 @@ def test_seconds_that_no_training_takes_are_as_none(
     assert plan.silos[2].silo.machine.measured == "silo-2"
 
 
+def test_a_silo_without_figures_is_taken_beside_the_most_alike(
+    file: Path, told: Callable[..., Path]
+) -> None:
+    slow = {**SILOS["silo-2"], "seconds": 8.0}
+    machine = made(file, told({**SILOS, "silo-2": slow})).silos[2].silo.machine
+    assert (machine.measured, machine.slower) == ("silo-2", 0.75)
+
+
 def test_other_folders_are_refused(
     file: Path, probe: Path, told: Callable[..., Path], tmp_path: Path
 ) -> None:

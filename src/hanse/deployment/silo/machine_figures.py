@@ -49,7 +49,8 @@ class MachineFigures:
             try:
                 figures = measured(learner, self.rows, self.rounding)
             except Exception:  # such as too little memory; the scores are there already
-                log.exception("this machine could not be measured, and its figures do not leave")
+                log.exception("this machine cannot be measured; no figures of it leave in this run")
+                self._numbers = {}
                 return data
             self._numbers = figures.numbers()
             self._note(figures, self._numbers)

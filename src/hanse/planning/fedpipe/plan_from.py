@@ -1,5 +1,6 @@
 """FedPipe's plan of a deployed federation, from its run of the probe: no row or model is needed."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -126,13 +127,16 @@ def _machines(
 
 
 def _beside(run: ProbeRun, name: str, told: Mapping[str, SiloFigures]) -> tuple[float | None, str]:
-    """A silo's seconds of a token ÷ those of one that tells its steps, and the name of that one.
+    """A silo's seconds of a token ÷ those of the most alike that tells its steps, and its name.
 
     None if one of the two does not tell its seconds.
     """
-    like = next((other for other in told if run.silos[other].token_seconds), next(iter(told)))
-    own, other = run.silos[name].token_seconds, run.silos[like].token_seconds
-    return (own / other if own and other else None), like
+    own = run.silos[name].token_seconds
+    others = {other: seconds for other in told if (seconds := run.silos[other].token_seconds)}
+    if not own or not others:
+        return None, next(iter(others or told))
+    like = min(others, key=lambda other: abs(math.log(own / others[other])))
+    return own / others[like], like
 
 
 def _assumed(
