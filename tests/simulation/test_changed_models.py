@@ -20,9 +20,9 @@ PART = ROOT / "tests" / "parts" / "mentors.py"
 Hanse = Callable[..., Any]
 
 
-def changed(model: Path) -> None:
+def changed(model: Path, weights: str = "model.safetensors") -> None:
     """Change one number of a model's weights, and nothing else."""
-    file = model / "model.safetensors"
+    file = model / weights
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -63,8 +63,20 @@ def test_a_stopped_run_does_not_go_on_with_another_model(
     done = hanse("resume", folder)
     assert done.code == 2
     [sentence] = done.err.strip().splitlines()
-    assert f"the model {models[name]} had the hash {former} when {folder} was begun" in sentence
+    assert f"the files of {models[name]} had the hash {former} when {folder} was begun" in sentence
     assert f"have {hash_of(str(models[name]))} now; bring the former files back" in sentence
+
+
+def test_a_stopped_run_does_not_go_on_from_another_adapter(
+    hanse: Hanse, experiment_file: Path, tmp_path: Path
+) -> None:
+    words = "rounds=1", f"output_dir={tmp_path / 'first'}"
+    first = simulation.run(load(experiment_file, words))
+    with ctrl_c("round 2: ", 2), pytest.raises(StoppedError):
+        simulation.run(load(experiment_file, [f"adapter={{from: {first}}}"]))
+    changed(first / "adapter", "adapter_model.safetensors")
+    done = hanse("resume", tmp_path / "run")
+    assert done.code == 2 and f"the files of {first} had the hash" in done.err
 
 
 def test_a_stopped_comparison_does_not_go_on_with_another_model(
@@ -74,7 +86,7 @@ def test_a_stopped_comparison_does_not_go_on_with_another_model(
     (tmp_path / "baselines").mkdir()
     runs._begin(tmp_path / "baselines", load(experiment_file, [word]), [0])
     changed(models["trained"])
-    with pytest.raises(UserError, match=f"the model {models['trained']} had the hash"):
+    with pytest.raises(UserError, match=f"the files of {models['trained']} had the hash"):
         runs.resume(tmp_path / "baselines")
 
 

@@ -1,21 +1,25 @@
-"""The hashes of the models that a run loads, by which a resumed run notices changed weights."""
+"""Hashes of the models and the adapter that a run loads: a resumed run notices changed weights."""
 
 from collections.abc import Iterator
 
+from hanse.experiment.assembly.resources import adapter_folder
 from hanse.experiment.declared import server_models
 from hanse.experiment.schema import Experiment
-from hanse.learners.models.model_hash import hash_of
+from hanse.learners.models.model_hash import hash_of, unvetted_hash
 
 
 def model_hashes(experiment: Experiment, clients: bool) -> dict[str, str]:
     """The hash of each model that is loaded on this machine, by its path in the settings.
 
-    clients: whether the clients' models are here, too, as in a simulation. A model that a hub
-    names is left out: its files may come in the midst of a run. Raises UserError for a path
-    without a model.
+    The adapter that training begins with is among them. clients: whether the clients' models are
+    here, too, as in a simulation. A model that a hub names is left out: its files may come in the
+    midst of a run. Raises UserError for a path without a model.
     """
     paths = dict.fromkeys(_paths(experiment, clients))
-    return {path: digest for path in paths if (digest := hash_of(path)) is not None}
+    hashes = {path: digest for path in paths if (digest := hash_of(path)) is not None}
+    if source := experiment.adapter.source:
+        hashes[source] = unvetted_hash(adapter_folder(source))
+    return hashes
 
 
 def _paths(experiment: Experiment, clients: bool) -> Iterator[str]:

@@ -90,9 +90,9 @@ def same_models(folder: Path, models: Mapping[str, str]) -> None:
     for path, digest in models.items():
         if (former := noted.get(path, digest)) != digest:
             raise UserError(
-                f"the model {path} had the hash {former} when {folder} was begun, and its files "
-                f"have {digest} now; bring the former files back, or choose another output_dir for "
-                "a new run."
+                f"the files of {path} had the hash {former} when {folder} was begun, and have "
+                f"{digest} now; bring the former files back, or choose another output_dir for a "
+                "new run."
             )
 
 

@@ -42,7 +42,7 @@ def test_another_base_model_under_the_same_path_is_refused(
     former = model_hash(model)
     template = model / "tokenizer_config.json"
     template.write_text(template.read_text().replace("{", '{"added": 1, ', 1))
-    said = rf"{model} had the hash {former} .*, and its files have {model_hash(model)} now"
+    said = rf"{model} had the hash {former} .*, and have {model_hash(model)} now"
     with pytest.raises(UserError, match=said):
         serve._journal(folder, made)
     machine = folder / "machine.json"
