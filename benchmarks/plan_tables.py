@@ -65,6 +65,26 @@ def step_prediction(result: Row) -> list[str]:
     return [*lines, "", f"{count} settings of each model that were not probed."]
 
 
+def planned_memory(result: Row) -> list[str]:
+    """The memory that plans expect of a silo beside the peak of a process that is this silo."""
+    lines = [
+        "| memory of each silo, GB | silo | its plan | matrices; sum of ranks | expected, GB "
+        "| peak, GB | expected ÷ peak | loading, GB | planning, s |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for size, row in result["rows"].items():
+        if "refused" in row:
+            lines.append(f"| {size} | | refused | | | | | | |")
+        for name, own in row.get("silos", {}).items():
+            lines.append(
+                f"| {size} | {name} | {own['form']} | {own['matrices']}; {own['ranks']} "
+                f"| {own['expected'] / 1e9:.2f} | {own['peak'] / 1e9:.2f} "
+                f"| {own['expected_over_peak']:.2f} | {own['loading'] / 1e9:.2f} "
+                f"| {row['seconds']:.0f} |"
+            )
+    return lines
+
+
 def edge(result: Row) -> list[str]:
     """Each family and depth: one of its steps in parts, and the errors of all."""
     lines = [

@@ -52,6 +52,7 @@ FAMILY_OF = {UNIFORM: LORA, GROWING: GROWING}
 UNSEEN = ("evaluation.test=false",)
 UNSCORED = (*UNSEEN, "evaluation.validate_every=0")
 ONE = ("rounds=1",)
+PRECISION = ("model.bf16=true", "model.products=torch")  # seconds of devices depend on it
 SHORT = ("rounds=3", "train.max_steps=2", "data.test=40", "data.validation=40")
 
 
@@ -279,7 +280,8 @@ def main() -> None:
     """Make what is asked for, and print a line for each row."""
     asked = protocol.asked(__doc__)
     names = protocol.wanted({name: [name] for name in NAMES}, asked.only)
-    runs = Runs(asked.home(RUNS), (*asked.words, *(SHORT if asked.brief else ())))
+    words = *PRECISION, *asked.words, *(SHORT if asked.brief else ())
+    runs = Runs(asked.home(RUNS), words)
     content = compare(names, runs, *asked.short)
     for name, row in content["rows"].items():
         if "runs" in row:

@@ -56,6 +56,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
     "ownership": owner.ownership,
     "edge": plan.edge,
     "planned": plan.planned,
+    "planned_memory": plan.planned_memory,
     "step_prediction": plan.step_prediction,
     "privacy_price": privacy.privacy_price,
     "row_privacy": privacy.row_privacy,

@@ -29,6 +29,30 @@ def without(text: str, keys: Iterable[str]) -> str:
     return "\n".join(kept)
 
 
+def with_settings(text: str, name: str, values: Mapping[str, Any]) -> str:
+    """A YAML text with other values in a top-level section; all else stays, comments too.
+
+    values: plain ones, by their names. A section that is missing is added at the end.
+    """
+    root = yaml.compose(text)
+    sections = {key.value: value for key, value in root.value} if root is not None else {}
+    own = sections.get(name)
+    if not isinstance(own, yaml.MappingNode) or not own.value:
+        return "\n".join([without(text, (name,)).rstrip("\n"), *section(name, dict(values)), ""])
+    known, first = {key.value: value for key, value in own.value}, own.value[0][0].start_mark
+    between = ", " if own.flow_style else "\n" + " " * first.column
+    edits = []
+    for key, value in values.items():
+        if key in known:
+            old = known[key]
+            edits.append((old.start_mark.index, old.end_mark.index, scalar(value)))
+        else:
+            edits.append((first.index, first.index, f"{key}: {scalar(value)}{between}"))
+    for start, end, new in sorted(edits, reverse=True):
+        text = text[:start] + new + text[end:]
+    return text
+
+
 def section(name: str, values: Any, indent: int = 0) -> Iterator[str]:
     """A setting as YAML; short ones on one line."""
     text = f"{' ' * indent}{scalar(name)}: {scalar(values)}"

@@ -127,8 +127,10 @@ def test_large_layers_of_the_blocks_use_the_kernel(kernel: Any, build: Any) -> N
         for name, module in model.named_modules()
         if type(module) in (Linear, Conv1D) and name != "lm_head"
     )
+    assert frozen.packed_bytes(model) == 0
     outputs = model(input_ids=ids, use_cache=False).logits
     assert (outputs - expected).abs().max() < 1e-5
+    assert frozen.packed_bytes(model) == (frozen.size(model) if kernel == "packed" else 0)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -5,15 +5,19 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
 from hanse.errors import UserError
 from hanse.experiment.loading import load
+from hanse.learners.models.precision import ComputeMode
 from hanse.planning.fedpipe import plan as planning
 from hanse.planning.fedpipe import plan_page, step_probes
 from hanse.planning.fedpipe.planned import Bounds, Plan
+from hanse.planning.fedpipe.precisions import chosen_mode
 from hanse.simulation import run as simulation
 from machine_profiles import PROFILE
 from samples import Outcome, write_experiment
@@ -66,6 +70,35 @@ def test_the_users_text_and_the_settings_of_single_silos_stay(file: Path, made: 
     assert "# mine" not in text and "the comments in `clients` are not kept" in text
     anew = plan_page.page(file, made, anew=True)
     assert "without its comments" in anew and yaml.safe_load(anew)["seed"] == 3
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_what_auto_chose_is_written_since_memory_and_seconds_are_of_it(
+    file: Path, made: Plan, anew: bool
+) -> None:
+    out, chosen = file.with_name(f"chosen-{anew}.yaml"), {"bf16": True, "products": "onednn"}
+    plan = replace(made, model=chosen)
+    out.write_text(plan_page.page(file, plan, anew), encoding="utf-8")
+    plan_page.refuse_unreadable(out, plan)
+    model = load(out).model
+    assert (model.bf16, model.products) == (True, "onednn")
+    text = out.read_text(encoding="utf-8")
+    assert "model: bf16: true, products: onednn in place of auto" in text
+    assert ("# for the silos" in text) != anew
+    other = replace(plan, model={"bf16": False})
+    with pytest.raises(UserError, match="does not say what was planned for model"):
+        plan_page.refuse_unreadable(out, other)
+
+
+def test_only_what_was_auto_and_measured_is_chosen(file: Path) -> None:
+    mode, measured = ComputeMode(bf16=True, products="packed"), SimpleNamespace(comparisons=(1,))
+    backbone = SimpleNamespace(compute_mode=mode, measurement=measured)
+    learner: Any = SimpleNamespace(backbone=backbone)
+    auto = load(file, ["model.bf16=auto"])
+    assert chosen_mode(auto, learner) == {"bf16": True, "products": "packed"}
+    assert chosen_mode(load(file, ["model.bf16=true"]), learner) == {"products": "packed"}
+    measured.comparisons = ()  # of a small model, whose choice is the same everywhere
+    assert chosen_mode(auto, learner) == {}
 
 
 def test_a_plan_has_its_evidence(made: Plan) -> None:

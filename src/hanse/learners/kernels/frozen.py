@@ -155,6 +155,12 @@ def size(model: Any) -> int:
     return sum(frozen.layer.weight.nbytes for frozen in _large(model))
 
 
+def packed_bytes(model: Any) -> int:
+    """The bytes of the packed copies that products have made so far."""
+    products = filter(None, map(of, model.modules()))
+    return sum(len(product._packed) * product.weight.nbytes for product in products)
+
+
 def _large(model: Any) -> Iterator[FrozenProduct]:
     """The products of large frozen layers in a transformer's blocks."""
     layers = (layer for block in decoder_layers(model)[1] for layer in block.modules())

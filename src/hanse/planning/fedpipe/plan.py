@@ -21,7 +21,7 @@ from hanse.planning.fedpipe.choices import SENT, Matrix, Means, Precision
 from hanse.planning.fedpipe.cost_model import StepSetting
 from hanse.planning.fedpipe.importance_round import Importance, model_name
 from hanse.planning.fedpipe.planned import Bounds, Plan
-from hanse.planning.fedpipe.precisions import lower_precisions, model_bytes
+from hanse.planning.fedpipe.precisions import chosen_mode, lower_precisions, model_bytes
 from hanse.planning.fedpipe.problem import gain
 from hanse.planning.fedpipe.silos import Machine, Silo, machines, own_settings, rates
 from hanse.planning.fedpipe.solution import silo_plans, solved
@@ -56,7 +56,8 @@ def plan(experiment: Experiment, bounds: Bounds) -> Plan:
         means = replace(means, precisions=[*means.precisions, *lower])
     remarks = (*kept_as_they_are(own), *silo_devices.remarks(experiment, names))
     evidence = scores, means.steps, tuple(means.matrices), adapter.r, bound, "", remarks
-    draft = Plan(experiment, (), *evidence, silo_devices.measured(timed, experiment))
+    measured = silo_devices.measured(timed, experiment), chosen_mode(experiment, timed.learner)
+    draft = Plan(experiment, (), *evidence, *measured)
     return _settled(draft, timed, silos, means, usual)
 
 

@@ -10,7 +10,7 @@ from hanse.experiment.devices.settings import MEASURED
 from hanse.experiment.part_kinds import spec_name
 from hanse.experiment.schema import Experiment
 from hanse.journal import yaml_text
-from hanse.planning.experiment_copy import in_block_style, section, without
+from hanse.planning.experiment_copy import in_block_style, section, with_settings, without
 from hanse.planning.fedpipe.planned import Plan, SiloPlan
 from hanse.planning.fedpipe.silo_settings import overridden, unequal
 from hanse.planning.yaml_comments import line, scalar
@@ -31,6 +31,7 @@ def page(file: Path, plan: Plan, anew: bool = False) -> str:
     if anew or not _plain(text, values, plan.experiment):
         values = plan.experiment.resolved()
         text, lost = yaml_text.dump(values), f"all settings of {file}, without its comments"
+    text = with_settings(text, "model", plan.model) if plan.model else text
     algorithm = ("algorithm",) if _is_fedpipe(plan) else ()
     kept = without(text, (*algorithm, *devices, "clients"))
     head = [f"# By `hanse plan {line(file)}`; every line may be changed."]
@@ -114,6 +115,9 @@ def reasons(plan: Plan) -> Iterator[str]:
     yield f"a round may take {plan.bound:.3g} s; the plan was found {plan.solver}"
     if (name := spec_name(plan.experiment.algorithm)) != "fedpipe" and _is_fedpipe(plan):
         yield f"algorithm: fedpipe in place of {name}, which does not combine unlike matrices"
+    if plan.model:
+        chosen = ", ".join(f"{name}: {scalar(value)}" for name, value in plan.model.items())
+        yield f"model: {chosen} in place of auto, as measured here; memory and seconds are of these"
     for source in sorted({silo.silo.machine.source for silo in plan.silos}):
         yield f"machines: {source}"
     yield from plan.remarks
@@ -122,6 +126,8 @@ def reasons(plan: Plan) -> Iterator[str]:
 def refuse_unreadable(file: Path, plan: Plan) -> None:
     """Raise UserError unless the written file is the experiment with the plan."""
     experiment: Experiment = loading.load(file, ())
+    if any(getattr(experiment.model, name) != value for name, value in plan.model.items()):
+        raise UserError(f"{file} does not say what was planned for model.")
     for silo in plan.silos:
         own = experiment.for_client(silo.silo.name)
         if own.train.per_device_train_batch_size != silo.form.rows:

@@ -48,6 +48,7 @@ class Plan:
 
     solver: how it was found. matrices: all that may have an adapter. bound: seconds of a round.
     devices: simulated ones with figures that were measured here, which the file lacks.
+    model: settings of the base that `auto` has chosen here, and that memory and seconds depend on.
     expected: seconds of training by silo, which a run compares with its own; empty: none.
     """
 
@@ -61,4 +62,5 @@ class Plan:
     solver: str
     remarks: tuple[str, ...]
     devices: Mapping[str, DeviceSettings] = field(default_factory=dict)
+    model: Mapping[str, bool | str] = field(default_factory=dict)
     expected: Mapping[str, float] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The base in fewer bits, for silos whose memory does not hold it as it is."""
+"""The precision of the base: as measured here, and in fewer bits for silos with less memory."""
 
 import logging
 from collections.abc import Iterator
@@ -7,7 +7,9 @@ from dataclasses import replace
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import Simulation
 from hanse.experiment.assembly.resources import Resources
+from hanse.experiment.schema import Experiment
 from hanse.learners.adapted_model import AdaptedModel
+from hanse.learners.kernels.frozen import packed_bytes
 from hanse.planning.fedpipe.choices import Precision
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,8 @@ def lower_precisions(
     if settings.quantization != "none":
         return
     client = max(simulation.clients.values(), key=lambda own: len(own.examples["train"]))
-    seconds, size = _seconds(client.learner), model_bytes(client.learner)
+    seconds = _seconds(client.learner)
+    size = model_bytes(client.learner) + packed_bytes(client.learner.backbone.model)
     for name, loss in LOSSES.items():
         lower = replace(settings, quantization=name)  # type: ignore[arg-type]
         experiment = simulation.experiment.model_copy(update={"model": lower})
@@ -38,6 +41,15 @@ def lower_precisions(
             continue
         memory = usual.memory - size + model_bytes(learner)
         yield Precision(name, memory, _seconds(learner) / seconds, loss)
+
+
+def chosen_mode(experiment: Experiment, learner: AdaptedModel) -> dict[str, bool | str]:
+    """The settings of the base that are `auto`, as they were measured to be fastest here."""
+    if not learner.backbone.measurement.comparisons:
+        return {}
+    mode = learner.backbone.compute_mode
+    chosen: dict[str, bool | str] = {"bf16": mode.bf16, "products": mode.products}
+    return {name: own for name, own in chosen.items() if getattr(experiment.model, name) == "auto"}
 
 
 def _seconds(learner: AdaptedModel) -> float:
