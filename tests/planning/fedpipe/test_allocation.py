@@ -1,6 +1,7 @@
 """Ranks, batch sizes and bits for silos: the program, the two stages and one rank for all."""
 
 import itertools
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -131,7 +132,11 @@ def test_a_silo_that_holds_nothing_is_named_with_what_would_fit(solve) -> None: 
     with pytest.raises(UserError) as refused:
         solve(replace(problem, silos=(problem.silos[0], small)))
     assert "silo-2 has 0.00 GB" in str(refused.value) and "nf4" in str(refused.value)
-    assert "silo-1" not in str(refused.value)
+    assert "silo-1" not in str(refused.value) and "; give it more memory" in str(refused.value)
+    both = tuple(replace(silo, memory=0.1) for silo in problem.silos)
+    with pytest.raises(UserError, match="silo-1 has .*; silo-2 has .*; give them") as refused:
+        solve(replace(problem, silos=both))
+    assert str(refused.value).count("more memory") == 1
 
 
 @pytest.mark.parametrize("solve", [best, two_stage, uniform])
@@ -140,6 +145,9 @@ def test_a_bound_that_nobody_meets_is_refused_with_the_least_that_one_would(solv
     least = max(
         min(f.seconds for f in silo.forms if f.memory <= silo.memory) for silo in problem.silos
     )
-    with pytest.raises(UserError, match=rf"takes {least:.1f} s .*the bound is 0\.0 s"):
+    said = rf"takes {least:.1f} s .*the bound is 0\.0 s.*; raise the bound to ([0-9.]+) s"
+    with pytest.raises(UserError, match=said) as refused:
         solve(replace(problem, seconds=0.001))
+    named = re.search(said, str(refused.value))
+    assert named and 0 <= float(named[1]) - least <= 0.1
     assert solve(replace(problem, seconds=1.001 * least)) is not None

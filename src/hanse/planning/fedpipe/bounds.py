@@ -1,7 +1,14 @@
 """The silos that no plan can serve, with the least bound that one would meet."""
 
+import math
+from collections.abc import Sequence
+
 from hanse.errors import UserError
 from hanse.planning.fedpipe.problem import Choice, Problem, SiloChoices
+
+
+MORE_MEMORY = "give {} more memory, a smaller model, or shorter rows"
+MORE_TIME = "raise the bound to {:.1f} s, or let {} train on fewer rows in a round"
 
 
 def refuse_unfit(problem: Problem) -> None:
@@ -9,29 +16,35 @@ def refuse_unfit(problem: Problem) -> None:
 
     A form alone, without any adapter, is the least that a silo can do; a rank only adds to it.
     """
-    reasons = [reason for silo in problem.silos if (reason := _unfit(silo, problem.seconds))]
+    narrow, slow, needed = [], [], 0.0
+    for silo in problem.silos:
+        held = [form for form in silo.forms if form.memory <= silo.memory]
+        fastest = min(held, key=_seconds, default=None)
+        if fastest is None:
+            narrow.append(_narrow(silo))
+        elif fastest.seconds > problem.seconds:
+            slow.append(
+                f"{silo.name} takes {fastest.seconds:.1f} s for a round by {fastest.name}, the "
+                f"fastest that its memory holds, and the bound is {problem.seconds:.1f} s"
+            )
+            needed = max(needed, fastest.seconds)
+    reasons = [*narrow, MORE_MEMORY.format(_them(narrow))] if narrow else []
+    reasons += [*slow, MORE_TIME.format(math.ceil(10 * needed) / 10, _them(slow))] if slow else []
     if reasons:
         raise UserError("; ".join(reasons) + ".")
 
 
-def _unfit(silo: SiloChoices, seconds: float) -> str:
-    """The reason why no form of training fits at a silo; empty if one does."""
-    held = [form for form in silo.forms if form.memory <= silo.memory]
-    if not held:
-        least = min(silo.forms, key=lambda form: form.memory)
-        return (
-            f"{silo.name} has {silo.memory / 1e9:.2f} GB for training, and the least that would "
-            f"fit is {least.name} with {least.memory / 1e9:.2f} GB; give it more memory, a smaller "
-            "model, or shorter rows"
-        )
-    fastest = min(held, key=_seconds)
-    if fastest.seconds > seconds:
-        return (
-            f"{silo.name} takes {fastest.seconds:.1f} s for a round by {fastest.name}, the fastest "
-            f"that its memory holds, and the bound is {seconds:.1f} s; raise the bound to that, or "
-            "let it train on fewer rows in a round"
-        )
-    return ""
+def _narrow(silo: SiloChoices) -> str:
+    """The memory that a silo has, and what would fit."""
+    least = min(silo.forms, key=lambda form: form.memory)
+    return (
+        f"{silo.name} has {silo.memory / 1e9:.2f} GB for training, and the least that would fit is "
+        f"{least.name} with {least.memory / 1e9:.2f} GB"
+    )
+
+
+def _them(reasons: Sequence[str]) -> str:
+    return "it" if len(reasons) == 1 else "them"
 
 
 def _seconds(choice: Choice) -> float:
