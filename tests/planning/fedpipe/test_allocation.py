@@ -134,7 +134,7 @@ def test_a_silo_that_holds_nothing_is_named_with_what_would_fit(solve) -> None: 
     assert "silo-2 has 0.00 GB" in str(refused.value) and "nf4" in str(refused.value)
     assert "silo-1" not in str(refused.value) and "; give it more memory" in str(refused.value)
     both = tuple(replace(silo, memory=0.1) for silo in problem.silos)
-    with pytest.raises(UserError, match="silo-1 has .*; silo-2 has .*; give them") as refused:
+    with pytest.raises(UserError, match=r"silo-1 has .*; silo-2 has .*; give them") as refused:
         solve(replace(problem, silos=both))
     assert str(refused.value).count("more memory") == 1
 

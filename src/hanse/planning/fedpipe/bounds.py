@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from hanse.errors import UserError
 from hanse.planning.fedpipe.problem import Choice, Problem, SiloChoices
 
-
 MORE_MEMORY = "give {} more memory, a smaller model, or shorter rows"
 MORE_TIME = "raise the bound to {:.1f} s, or let {} train on fewer rows in a round"
 
