@@ -34,9 +34,10 @@ from hanse.experiment.loading import load
 from hanse.journal import run_folder
 from hanse.planning.fedpipe import plan as planning
 from hanse.planning.fedpipe import plan_page
-from hanse.planning.fedpipe.choices import TRAINED
+from hanse.planning.fedpipe.choices import RUNTIME, TRAINED
 from hanse.planning.fedpipe.cost_model import StepSetting
 from hanse.planning.fedpipe.planned import Bounds, Plan
+from hanse.planning.fedpipe.precisions import model_bytes
 from hanse.simulation.client_devices import decided
 
 EXPERIMENT = ROOT / "experiments" / "planned.yaml"
@@ -132,12 +133,13 @@ class Runs:
 
 def _held(plan: Plan) -> list[str]:
     """The settings of the largest rank, with the largest batch, that every silo's memory holds."""
+    at_rest = RUNTIME + model_bytes(simulate(plan.experiment).learner)
     size = sum(matrix.size for matrix in plan.matrices)
     layers, rows = max(matrix.depth for matrix in plan.matrices), plan.silos[0].silo.train.batch
     for rank in (rank for rank in (8, 4, 2, 1) if rank <= plan.rank):
         for batch in (batch for batch in (16, 8, 4, 2, 1) if rows % batch == 0):
             bytes_of = [
-                own.form.precision.memory
+                at_rest
                 + plan.steps.bytes(StepSetting(batch, own.silo.longest, rank, layers))
                 + TRAINED * rank * size
                 for own in plan.silos
