@@ -34,7 +34,8 @@ class Ladder:
     def climb(self, stop: threading.Event) -> None:
         """Bring the trials to the last rung, or stop them before; raises StoppedError on `stop`.
 
-        What earlier processes have done is not repeated.
+        What earlier processes have done is not repeated. A trial that they have brought past a rung
+        has been compared there; it is compared again at its own rung, with all that reach that.
         """
         rungs = halving.rungs(self.rounds)
         self._announce(rungs)
@@ -45,7 +46,7 @@ class Ladder:
             for trial in self._running():
                 if rung == rungs[-1]:
                     self.trials.end(trial.number, "complete")
-                elif self.trials.stops(trial.number):
+                elif trial.rounds == rung and self.trials.stops(trial.number):
                     self.trials.end(trial.number, "pruned")
         report(Runs(len(self.trials.every), len(self.trials.every)))
 
