@@ -39,6 +39,18 @@ def test_names_with_settings_change_those_of_the_file(experiment_file: Path) -> 
     assert experiment.train.learning_rate == 1e-3 and experiment.train.max_steps == 3
 
 
+def test_choices_that_differ_in_one_setting_are_both_tried(experiment_file: Path) -> None:
+    long = "{lora: {r: 16, lora_alpha: %d, lora_dropout: 0.1, target_modules: all-linear}}"
+    every = settings(load(experiment_file), Wishes(f"{long % 32}, {long % 64}", "fedavg", (1e-3,)))
+    assert [s.adapter.value["lora"]["lora_alpha"] for s in every] == [32, 64]
+    assert len({setting.pair for setting in every}) == 2, "each has a name of its own"
+
+
+def test_the_files_own_settings_in_other_words_are_tried_once(experiment_file: Path) -> None:
+    every = settings(load(experiment_file), Wishes("{lora: {r: 4}}, lora", "fedavg"))
+    assert len(every) == 3 and every[0].own and every[0].rate == 0.01
+
+
 @pytest.mark.parametrize(
     ("wishes", "said"),
     [

@@ -20,7 +20,6 @@ from hanse.planning.method_defaults import (
 )
 from hanse.planning.yaml_comments import scalar
 from hanse.randomness import RoundContext
-from hanse.reports.formatting import middle
 
 ADAPTERS = ("lora", "ia3", "pfeiffer", "prompt_tuning")  # beside the file's own
 TABLES: Mapping[str, Mapping[str, AdapterDefault | AlgorithmDefault]] = {
@@ -28,7 +27,6 @@ TABLES: Mapping[str, Mapping[str, AdapterDefault | AlgorithmDefault]] = {
     "--algorithms": ALGORITHMS,
 }
 TRIALS = 24  # combinations, unless the user says how many
-LABEL = 28  # most signs of a choice in a table
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ def rates(text: str) -> tuple[float, ...]:
 
 def _own(value: Mapping[str, Any]) -> Choice:
     """The file's own adapter or algorithm."""
-    return Choice(middle("+".join(value), LABEL), dict(value))
+    return Choice("+".join(value), dict(value))
 
 
 def _kind(adapter: Choice) -> str:
@@ -155,14 +153,17 @@ def _kind(adapter: Choice) -> str:
 
 
 def _choices(option: str, text: str | None, own: Choice, usual: Sequence[str]) -> list[Choice]:
-    """The choices of one option; without a text the file's own, and the usual ones."""
+    """The choices of one option, each once; without a text the file's own, and the usual ones."""
     if text is None:
         return [own, *(_choice(option, name, own) for name in usual)]
     listed = parse_change(f"{option}=[{text}]").value
     if not listed:
         raise UserError(f"{option} came empty; write names, such as {own.label}, or leave it out.")
-    found = {choice.label: choice for choice in (_choice(option, one, own) for one in listed)}
-    return list(found.values())
+    found: list[Choice] = []
+    for choice in (_choice(option, written, own) for written in listed):
+        if all(choice.value != other.value for other in found):
+            found.append(choice)
+    return found
 
 
 def _choice(option: str, written: Any, own: Choice) -> Choice:
@@ -177,9 +178,9 @@ def _choice(option: str, written: Any, own: Choice) -> Choice:
     changes = (written[name] or {}) if isinstance(written, dict) else {}
     base = own.value if list(own.value) == [name] else {name: _usual(option, name)}
     if not changes:
-        return own if base is own.value else Choice(middle(name, LABEL), base)
-    label = " ".join([name, *_shown(changes)])
-    return Choice(middle(label, LABEL), merge(base, {name: changes}, (option.strip("-s"),)))
+        return own if base is own.value else Choice(name, base)
+    value = merge(base, {name: changes}, (option.strip("-s"),))
+    return own if value == own.value else Choice(" ".join([name, *_shown(changes)]), value)
 
 
 def _usual(option: str, name: str) -> dict[str, Any]:
