@@ -14,7 +14,7 @@ def planned(result: Row) -> list[str]:
     rows: dict[str, Row] = result["rows"]
     lines = [
         "| | accuracy, over seeds | ahead of uniform in points, over reviews; over seeds | rounds "
-        "| as good as uniform in the end after, over seeds |",
+        "| as good on validation as uniform in the end after, by seed |",
         "|---|---|---|---|---|",
     ]
     for name, row in rows.items():
@@ -117,8 +117,6 @@ def edge(result: Row) -> list[str]:
 
 def _until(row: Row) -> str:
     """When a row is as good as the uniform one in the end, as a share of that one's time."""
-    if row["until"] is None:
-        return f"{row['reached']} of {len(row['runs'])} seeds" if row["rounds"] > 1 else ""
-    interval = row["until_by_seed"]
-    spread = f" ({100 * interval[1]:.0f} to {100 * interval[2]:.0f})" if interval else ""
-    return f"{100 * row['until']:.0f} % of its time{spread}"
+    if all(run["seconds"] is None for run in row["runs"]):
+        return ""
+    return ", ".join("never" if until is None else f"{100 * until:.0f} %" for until in row["until"])

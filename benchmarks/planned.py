@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import protocol
 import rows
@@ -229,11 +228,8 @@ def beside(lines: Mapping[str, Row]) -> None:
             continue
         if name != UNIFORM:
             row |= spread.ahead_of(row["runs"], plain)
-        until = [_until(own, other) for own, other in zip(row["runs"], plain, strict=True)]
-        row["reached"] = sum(share is not None for share in until)
-        shares = [share for share in until if share is not None]
-        row["until"] = statistics.fmean(shares) if len(shares) == len(until) else None
-        row["until_by_seed"] = spread.over_seeds(shares) if row["until"] is not None else None
+        pairs = zip(row["runs"], plain, strict=True)
+        row["until"] = [_until(own, other) for own, other in pairs]
 
 
 def _until(own: Row, plain: Row) -> float | None:
@@ -287,9 +283,7 @@ def main() -> None:
     content = compare(names, runs, *asked.short)
     for name, row in content["rows"].items():
         if "runs" in row:
-            until: Any = row.get("until")
-            time = "" if until is None else f", as good as uniform after {100 * until:.0f} %"
-            print(f"{name}: accuracy {row['accuracy']:.3f}, {row['rounds']:.1f} rounds{time}")
+            print(f"{name}: accuracy {row['accuracy']:.3f}, {row['rounds']:.1f} rounds")
 
 
 if __name__ == "__main__":
