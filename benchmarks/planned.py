@@ -82,7 +82,7 @@ class Runs:
             made = planning.plan(load(EXPERIMENT, words), Bounds(seconds))
             text = json.dumps({"held": _held(made), "silos": _told(made), **_evidence(made)})
             file.with_suffix(".json").write_text(text)
-            file.write_text(plan_page.page(EXPERIMENT, made, anew=True))
+            plan_page.write(file, EXPERIMENT, made, anew=True)
         return file
 
     def told(self, seed: int) -> Row:

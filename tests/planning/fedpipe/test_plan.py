@@ -47,8 +47,7 @@ def made(file: Path) -> Plan:
 
 def test_the_planned_experiment_runs_as_it_is_written(file: Path, made: Plan) -> None:
     out = file.with_name("planned.yaml")
-    out.write_text(plan_page.page(file, made), encoding="utf-8")
-    plan_page.refuse_unreadable(out, made)
+    plan_page.write(out, file, made)
     experiment = load(out, [f"output_dir={file.parent / 'planned'}", "rounds=1"])
     for silo in made.silos:
         own = experiment.for_client(silo.silo.name)
@@ -74,20 +73,20 @@ def test_the_users_text_and_the_settings_of_single_silos_stay(file: Path, made: 
 
 @pytest.mark.parametrize("anew", [False, True])
 def test_what_auto_chose_is_written_since_memory_and_seconds_are_of_it(
-    file: Path, made: Plan, anew: bool
+    file: Path, made: Plan, anew: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, chosen = file.with_name(f"chosen-{anew}.yaml"), {"bf16": True, "products": "onednn"}
     plan = replace(made, model=chosen)
-    out.write_text(plan_page.page(file, plan, anew), encoding="utf-8")
-    plan_page.refuse_unreadable(out, plan)
+    plan_page.write(out, file, plan, anew)
     model = load(out).model
     assert (model.bf16, model.products) == (True, "onednn")
     text = out.read_text(encoding="utf-8")
     assert "model: bf16: true, products: onednn in place of auto" in text
     assert ("# for the silos" in text) != anew
-    other = replace(plan, model={"bf16": False})
+    monkeypatch.setattr(plan_page, "page", lambda *_: text)
     with pytest.raises(UserError, match="does not say what was planned for model"):
-        plan_page.refuse_unreadable(out, other)
+        plan_page.write(out, file, replace(plan, model={"bf16": False}))
+    assert not out.exists()
 
 
 def test_only_what_was_auto_and_measured_is_chosen(file: Path) -> None:

@@ -108,8 +108,7 @@ def test_each_silo_is_planned_by_its_own_steps(file: Path, told: Callable[..., P
 def test_the_planned_file_has_the_expected_seconds(file: Path, told: Callable[..., Path]) -> None:
     plan = made(file, told(SILOS))
     out = file.with_name("planned-from.yaml")
-    out.write_text(plan_page.page(file, plan), encoding="utf-8")
-    plan_page.refuse_unreadable(out, plan)
+    plan_page.write(out, file, plan)
     written = yaml.safe_load(out.read_text())["algorithm"]["fedpipe"]["expected_seconds"]
     assert written.keys() == SILOS.keys()
     for silo in plan.silos:

@@ -53,8 +53,7 @@ def seconds(folder: Path) -> dict[str, tuple[float, float]]:
 def carried_out(made: Plan, file: Path) -> dict[str, tuple[float, float]]:
     """The simulated seconds of one round of the planned file."""
     out = file.with_name("planned.yaml")
-    out.write_text(plan_page.page(file, made, anew=True), encoding="utf-8")
-    plan_page.refuse_unreadable(out, made)
+    plan_page.write(out, file, made, anew=True)
     words = [f"output_dir={file.parent / 'planned'}", "rounds=1", "clients_per_pass=off"]
     return seconds(simulation.run(load(out, words)))
 

@@ -14,7 +14,6 @@ from hanse.experiment import loading
 from hanse.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from hanse import atomic_files
     from hanse.journal import record_files, yaml_text
     from hanse.planning.devices import profile as device_profile
     from hanse.planning.fedpipe import plan as planning
@@ -91,8 +90,7 @@ def plan(
     limits = _bounds(file, round_seconds, memory, profiles, slower)
     experiment = loading.load(file, overrides or (), trust)
     made = plan_from.plan(experiment, limits, probe) if probe else planning.plan(experiment, limits)
-    atomic_files.write(out, plan_page.page(file, made, anew).encode())
-    plan_page.refuse_unreadable(out, made)
+    plan_page.write(out, file, made, anew)
     _show(made, out)
 
 

@@ -83,7 +83,8 @@ def _settled(
     """The best plan within the bound by the seconds that a simulation counts on devices.
 
     Each further try corrects the seconds of silos by those counted for the last one. If no plan is
-    within the bound, it is the fastest one, which says so.
+    within the bound after all tries, it is the fastest one, which says so. Raises UserError if the
+    corrected seconds leave none.
     """
     found: list[tuple[bool, float, Plan]] = []
     for _ in range(TRIES):

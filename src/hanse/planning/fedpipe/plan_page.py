@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from hanse import atomic_files
 from hanse.errors import UserError
 from hanse.experiment import loading
 from hanse.experiment.devices.settings import MEASURED
@@ -123,7 +124,20 @@ def reasons(plan: Plan) -> Iterator[str]:
     yield from plan.remarks
 
 
-def refuse_unreadable(file: Path, plan: Plan) -> None:
+def write(out: Path, file: Path, plan: Plan, anew: bool = False) -> None:
+    """Write the planned experiment, as in `page`, and load it again to be sure of it.
+
+    Raises UserError, and leaves no file, if it is not the experiment with the plan.
+    """
+    atomic_files.write(out, page(file, plan, anew).encode())
+    try:
+        _refuse_unlike(out, plan)
+    except UserError:
+        out.unlink()
+        raise
+
+
+def _refuse_unlike(file: Path, plan: Plan) -> None:
     """Raise UserError unless the written file is the experiment with the plan."""
     experiment: Experiment = loading.load(file, ())
     if any(getattr(experiment.model, name) != value for name, value in plan.model.items()):

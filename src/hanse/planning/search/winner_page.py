@@ -29,7 +29,8 @@ def write(out: Path, file: Path, search: "Search", best: "Winner", anew: bool = 
         atomic_files.write(out, page(file, search, best, whole).encode())
         if _is_right(out, search, best):
             return
-    raise UserError(f"{out} does not say what the search has chosen; write it by hand.")
+    out.unlink()
+    raise UserError(f"no copy of {file} says what the search has chosen; write it by hand.")
 
 
 def page(file: Path, search: "Search", best: "Winner", anew: bool) -> str:
