@@ -27,7 +27,7 @@ from hanse.planning.fedpipe.planned import Bounds
 from hanse.planning.fedpipe.silo_settings import overridden
 
 EXPERIMENT = ROOT / "experiments" / "quickstart.yaml"
-SIZES = (1.0, 1.4, 1.6, 2.0)  # GB
+SIZES = (1.0, 1.5, 2.0)  # GB
 
 
 def planned(gigabytes: float) -> dict[str, Any]:

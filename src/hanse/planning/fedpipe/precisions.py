@@ -10,6 +10,7 @@ from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.schema import Experiment
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.kernels.frozen import packed_bytes
+from hanse.planning.fedpipe import step_probes
 from hanse.planning.fedpipe.choices import Precision
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def lower_precisions(
     if settings.quantization != "none":
         return
     client = max(simulation.clients.values(), key=lambda own: len(own.examples["train"]))
-    seconds = _seconds(client.learner)
+    seconds, peak = _step(client.learner)
     size = model_bytes(client.learner) + packed_bytes(client.learner.backbone.model)
     for name, loss in LOSSES.items():
         lower = replace(settings, quantization=name)  # type: ignore[arg-type]
@@ -39,8 +40,10 @@ def lower_precisions(
         except UserError as error:
             log.warning("%s is left out of the plan: %s", name, error)
             continue
-        memory = usual.memory - size + model_bytes(learner)
-        yield Precision(name, memory, _seconds(learner) / seconds, loss)
+        own, above = _step(learner)
+        unpacking = max(0.0, above - peak)  # of weights, as steps need it beside the activations
+        memory = usual.memory - size + model_bytes(learner) + unpacking
+        yield Precision(name, memory, own / seconds, loss)
 
 
 def chosen_mode(experiment: Experiment, learner: AdaptedModel) -> dict[str, bool | str]:
@@ -52,12 +55,12 @@ def chosen_mode(experiment: Experiment, learner: AdaptedModel) -> dict[str, bool
     return {name: own for name, own in chosen.items() if getattr(experiment.model, name) == "auto"}
 
 
-def _seconds(learner: AdaptedModel) -> float:
-    """The seconds of a step with the experiment's own batch."""
+def _step(learner: AdaptedModel) -> tuple[float, float]:
+    """The seconds of a step with the experiment's own batch, and its peak; 0 if it is not told."""
     learner = replace(learner, together=None, optimizer_state={})
-    learner.fit(steps=1)
+    peak = step_probes.peak_above(learner.backbone, lambda: learner.fit(steps=1 + STEPS))
     result = learner.fit(steps=STEPS)
-    return max(result.seconds / result.steps, 1e-6)
+    return max(result.seconds / result.steps, 1e-6), peak or 0.0
 
 
 def model_bytes(learner: AdaptedModel) -> int:

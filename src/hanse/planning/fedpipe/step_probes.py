@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -243,18 +243,25 @@ def _memory(learner: AdaptedModel) -> tuple[float, float | None]:
             kept[tensor.data_ptr(), size] = size
         return tensor
 
-    cuda, before = learner.backbone.device.type == "cuda", 0
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-        before, told = torch.cuda.memory_allocated(), True
-    else:
-        release()  # what earlier steps have left would hide a part of this one's peak
-        told = reset_peak()
-        before = held_memory()
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        learner.fit(steps=1)
-    peak = torch.cuda.max_memory_allocated() if cuda else peak_memory()
-    return float(sum(kept.values())), float(max(0, peak - before)) if told else None
+        peak = peak_above(learner.backbone, lambda: learner.fit(steps=1))
+    return float(sum(kept.values())), peak
+
+
+def peak_above(backbone: Backbone, work: Callable[[], object]) -> float | None:
+    """The most bytes that some work holds above those before it; None if the system does not tell.
+
+    They are those of a GPU if the model is there.
+    """
+    if backbone.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return float(torch.cuda.max_memory_allocated() - before)
+    release()  # what earlier work has left would hide a part of this one's peak
+    told, before = reset_peak(), held_memory()
+    work()
+    return float(max(0, peak_memory() - before)) if told else None
 
 
 def fitted(probes: Sequence[Probe], devices: Mapping[str, Machine] = {}) -> StepModel:
