@@ -9,7 +9,8 @@ to a given accuracy is that until the validation reviews are scored as high as b
 in the end.
 
 LoRA's learning rate and FedAdapter's are chosen as rates.py says. Whatever is finished stands in
-benchmarks/results/planned.json and is not done again; a plan is kept in the folder of the runs.
+benchmarks/results/planned.json and is not done again, nor are devices measured again; a plan is
+kept in the folder of the runs.
 """
 
 import json
@@ -41,6 +42,7 @@ from hanse.simulation.client_devices import decided
 
 EXPERIMENT = ROOT / "experiments" / "planned.yaml"
 RUNS = ROOT / "runs" / "benchmark-planned"
+DEVICES = "devices.json"  # in the folder of the runs
 BASE, POOLED, UNIFORM, HELD = "base", "centralised", "uniform", "largest that all hold"
 PLANNED, GROWING = "planned", "fedadapter"
 NAMES = (BASE, POOLED, UNIFORM, HELD, PLANNED, GROWING)
@@ -65,14 +67,19 @@ class Runs:
 
     @property
     def devices(self) -> str:
-        """The setting that gives all runs the same devices, measured once on this machine."""
-        file = self.home / "devices.json"
-        if not file.exists():
-            simulation = decided(simulate(load(EXPERIMENT, self.words)))
-            known = simulation.experiment.devices.items()
+        """The setting that gives all runs the same devices."""
+        return f"devices={(self.home / DEVICES).read_text()}"
+
+    def measured(self, before: Row | None) -> Row:
+        """The devices of all runs: as they were measured before, or are now, on this machine."""
+        if not (self.home / DEVICES).exists():
+            if before is None:
+                known = decided(simulate(load(EXPERIMENT, self.words))).experiment.devices
+                before = {name: own.model_dump() for name, own in known.items()}
             self.home.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps({name: own.model_dump() for name, own in known}))
-        return f"devices={file.read_text()}"
+            (self.home / DEVICES).write_text(json.dumps(before))
+        devices: Row = json.loads((self.home / DEVICES).read_text())
+        return devices
 
     def plan(self, seed: int, seconds: float) -> Path:
         """The planned experiment of a seed, made once; seconds: the most that a round may take."""
@@ -249,6 +256,7 @@ def compare(
 ) -> Row:
     """Finish these rows; the content of the result file."""
     kept = Kept("planned", {"seeds": list(seeds), "deals": list(deals), "share": SHARE})
+    kept.content["devices"] = runs.measured(kept.content.get("devices"))
     usual = load(EXPERIMENT, runs.words).rounds
     with Workers(workers) as some:
         rates = Rates(FAMILIES, FAMILY_OF, runs.tuning, runs.untrained, deals, kept, some)
