@@ -17,7 +17,7 @@ from many_runs import Task, Workers
 from protocol import Kept, Row, fingerprint
 
 from hanse.data.formats.row import Row as Review
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.loading import load
 from hanse.journal import run_folder
 

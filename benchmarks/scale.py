@@ -30,8 +30,8 @@ import torch
 from measured import keep, results
 from torch.nn import Parameter
 
-from hanse.experiment.assembly import federated_dataset
 from hanse.experiment.assembly.assemble import simulate
+from hanse.experiment.assembly.dataset import federated_dataset
 from hanse.experiment.schema import Experiment
 from hanse.federation import server
 from hanse.federation.aggregators.mean import Mean

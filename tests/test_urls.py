@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from hanse.deployment.envelopes import Envelope, SiloReply
 from hanse.deployment.silo import settings
 from hanse.deployment.silo.worker import SiloWorker
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.loading import load
 from hanse.experiment.overrides import merge
 from hanse.journal.yaml_text import dump

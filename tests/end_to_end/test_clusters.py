@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
 from hanse.data.sources import corpora
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.schema import Experiment
 from hanse.learners.models.sentence_encoder import embeddings
 from samples import write_lines

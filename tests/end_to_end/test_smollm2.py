@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hanse import errors
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
 from hanse.journal import run_folder

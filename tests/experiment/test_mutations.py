@@ -13,7 +13,7 @@ import yaml
 from hanse.data.formats.row import Record
 from hanse.data.sources import corpora
 from hanse.experiment import loading
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.schema import Experiment
 from hanse.planning.first_experiment.start import start
 from hanse.planning.preview import estimate

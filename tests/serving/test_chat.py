@@ -121,7 +121,7 @@ def test_a_label_is_chosen_as_the_task_chooses_it(run: Run) -> None:
 
 
 def _held_out(folder: Path) -> Sequence[tuple[str, str | None]]:
-    from hanse.experiment.assembly.federated_dataset import divide
+    from hanse.experiment.assembly.dataset.federated_dataset import divide
 
     return [(row.text, row.label) for row in divide(load(folder / "experiment.yaml")).test]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.loading import load
 from hanse.journal.records import DEPLOYED
 from hanse.serving import evaluate

@@ -12,7 +12,7 @@ from hanse.data.tokenization.conversations import question
 from hanse.data.tokenization.tags import read_words
 from hanse.data.tokenization.tokenizer import encode, lead
 from hanse.errors import UserError
-from hanse.experiment.assembly import source_rows
+from hanse.experiment.assembly.dataset import source_rows
 from hanse.experiment.assembly.resources import Resources, rendering
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.learners.generation import Decoding, OnText, generate

@@ -9,9 +9,9 @@ from pathlib import Path
 from hanse.data.formats.row import Row
 from hanse.data.sources.split_files import TEST
 from hanse.errors import UserError
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
+from hanse.experiment.assembly.dataset.source_rows import judged, read
 from hanse.experiment.assembly.resources import Resources, rendering
-from hanse.experiment.assembly.source_rows import judged, read
 from hanse.experiment.schema import Experiment, build_tasks
 from hanse.federation.interfaces.results import Scores
 from hanse.journal.environment import same_data

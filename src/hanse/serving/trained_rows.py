@@ -6,7 +6,7 @@ from pathlib import Path
 from hanse.data import holdout
 from hanse.data.formats.row import Row
 from hanse.errors import StoppedError, UserError
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.schema import Experiment
 from hanse.journal.environment import same_data
 from hanse.journal.records import DEPLOYED

@@ -10,8 +10,9 @@ import torch
 from hanse.errors import StoppedError as StoppedError
 from hanse.errors import UserError
 from hanse.experiment import loading
-from hanse.experiment.assembly import federated_dataset, marks
+from hanse.experiment.assembly import marks
 from hanse.experiment.assembly.assemble import Simulation, simulate
+from hanse.experiment.assembly.dataset import federated_dataset
 from hanse.experiment.assembly.execute import go, reserved
 from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.model_hashes import model_hashes

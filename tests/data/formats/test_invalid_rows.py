@@ -9,7 +9,7 @@ import pytest
 from hanse.data.formats.row import Row
 from hanse.data.sources import corpora
 from hanse.errors import UserError
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.schema import Experiment
 from hanse.planning.first_experiment.start import start
 

@@ -8,7 +8,7 @@ from hanse.data.formats.label_spelling import remarks
 from hanse.data.formats.row import Row, row
 from hanse.data.tokenization.label_words import refuse_unknown
 from hanse.errors import UserError
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.schema import Experiment
 from samples import write_lines
 

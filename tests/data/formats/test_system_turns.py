@@ -7,7 +7,7 @@ import pytest
 
 from hanse.data.formats.system_turns import apply
 from hanse.data.formats.turns import turn
-from hanse.experiment.assembly.source_rows import gather
+from hanse.experiment.assembly.dataset.source_rows import gather
 from hanse.experiment.schema import Experiment
 
 NAMES = {"s": "system", "u": "user", "a": "assistant"}

@@ -13,7 +13,7 @@ from hanse.data.holdout import without
 from hanse.data.tokenization.prompt_template import parse
 from hanse.data.tokenization.render import render
 from hanse.errors import UserError
-from hanse.experiment.assembly.source_rows import digest
+from hanse.experiment.assembly.dataset.source_rows import digest
 
 TEMPLATE = "{premise} So {hypothesis}\nLabel:"
 TALK = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]

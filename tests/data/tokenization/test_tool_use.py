@@ -12,8 +12,8 @@ from hanse.data.formats.row import Row, row
 from hanse.data.tokenization.render import render
 from hanse.data.tokenization.tool_use import tool_form
 from hanse.errors import UserError
-from hanse.experiment.assembly.client_examples import Reader
-from hanse.experiment.assembly.cut_rows import Limits, cut
+from hanse.experiment.assembly.dataset.client_examples import Reader
+from hanse.experiment.assembly.dataset.cut_rows import Limits, cut
 
 TEMPLATES = Path(__file__).with_name("chat_templates")
 TOOLS = [
@@ -245,7 +245,7 @@ def test_text_beside_a_call_that_a_template_leaves_out_is_said(
 
 def test_rows_that_differ_in_tools_alone_are_different_examples() -> None:
     from hanse.data.holdout import without
-    from hanse.experiment.assembly.source_rows import digest
+    from hanse.experiment.assembly.dataset.source_rows import digest
 
     first, second = _talk(ANSWER, tools=TOOLS), _talk(ANSWER)
     assert without([first], [second]) == [first] and without([first], [first]) == []

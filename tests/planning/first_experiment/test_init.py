@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from hanse.errors import UserError
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.loading import load
 from hanse.learners.models import model_files
 from hanse.planning.first_experiment.data_summary import look

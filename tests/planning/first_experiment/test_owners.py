@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.loading import load
 from samples import Outcome
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.loading import load
 from hanse.learners.models import precision
 from hanse.learners.models.precision import ComputeMode, Fastest

@@ -11,7 +11,7 @@ import pytest
 
 from hanse.errors import UserError
 from hanse.evaluation.metrics.confidence import paired
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.loading import load
 from hanse.journal import run_folder
 from hanse.journal.baselines_records import (

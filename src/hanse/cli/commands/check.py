@@ -21,7 +21,7 @@ with lazy_imports():
     from hanse.cli import row_table
     from hanse.deployment import acceptance
     from hanse.deployment.silo import settings
-    from hanse.experiment.assembly import federated_dataset
+    from hanse.experiment.assembly.dataset import federated_dataset
     from hanse.planning.preview import device_text, estimate
 
 

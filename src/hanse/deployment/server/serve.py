@@ -33,15 +33,10 @@ from hanse.deployment.server.status import Watch
 from hanse.deployment.sockets import listening
 from hanse.errors import UserError, terminable
 from hanse.experiment import loading
-from hanse.experiment.assembly import (
-    client_adapters,
-    execute,
-    federated_dataset,
-    marks,
-    source_rows,
-)
+from hanse.experiment.assembly import client_adapters, execute, marks
 from hanse.experiment.assembly.assemble import RUNS, Simulation, simulate
-from hanse.experiment.assembly.federated_dataset import FederatedDataset
+from hanse.experiment.assembly.dataset import federated_dataset, source_rows
+from hanse.experiment.assembly.dataset.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.resources import Resources, adapter_settings
 from hanse.experiment.model_hashes import model_hashes
 from hanse.experiment.schema import Experiment, build_trackers

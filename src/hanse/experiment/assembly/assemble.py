@@ -10,17 +10,10 @@ from pathlib import Path
 
 from hanse.data.example import Example
 from hanse.data.tokenization.token_cache import Tokenized
-from hanse.experiment.assembly import (
-    client_adapters,
-    client_examples,
-    cut_rows,
-    emulated,
-    in_place,
-    privacy,
-    quorum,
-)
-from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
-from hanse.experiment.assembly.federated_dataset import FederatedDataset
+from hanse.experiment.assembly import client_adapters, emulated, in_place, privacy, quorum
+from hanse.experiment.assembly.dataset import client_examples, cut_rows
+from hanse.experiment.assembly.dataset.client_examples import SERVER, Reader, SplitRows
+from hanse.experiment.assembly.dataset.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.marks import owners_of
 from hanse.experiment.assembly.method import build_method, method_remarks, refuse_unserved
 from hanse.experiment.assembly.named_models import Examples, Holders, by_holder, naming

@@ -14,7 +14,7 @@ from hanse.audit.ownership.mark import OwnersMark
 from hanse.audit.ownership.settings import OwnershipSettings
 from hanse.audit.ownership.share import FILE, pin
 from hanse.errors import UserError
-from hanse.experiment.assembly.client_examples import SERVER, Reader, SplitRows
+from hanse.experiment.assembly.dataset.client_examples import SERVER, Reader, SplitRows
 from hanse.experiment.assembly.resources import adapter_settings
 from hanse.experiment.part_kinds import spec_name
 from hanse.experiment.schema import Experiment, build_algorithm, build_objective

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from hanse.data.example import Example
 from hanse.errors import UserError
 from hanse.experiment.assembly.client_adapters import load_adapter
-from hanse.experiment.assembly.client_examples import SERVER, Reader
+from hanse.experiment.assembly.dataset.client_examples import SERVER, Reader
 from hanse.experiment.assembly.marks import Owners
 from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.declared import client_models, server_models

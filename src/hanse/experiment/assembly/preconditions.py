@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from hanse.errors import UserError
 from hanse.experiment.assembly import unfit_models
-from hanse.experiment.assembly.federated_dataset import FederatedDataset
+from hanse.experiment.assembly.dataset.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.resources import adapter_settings
 from hanse.experiment.assembly.shared_batches import refuse_unlike
 from hanse.experiment.schema import Experiment, build_algorithm, build_tasks

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from hanse.errors import UserError
-from hanse.experiment.assembly.client_examples import SERVER
-from hanse.experiment.assembly.federated_dataset import FederatedDataset
+from hanse.experiment.assembly.dataset.client_examples import SERVER
+from hanse.experiment.assembly.dataset.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.named_models import Examples
 from hanse.experiment.assembly.resources import adapter_settings
 from hanse.experiment.schema import Experiment, build_objective

@@ -12,9 +12,9 @@ from hanse.data.example import Example
 from hanse.data.tokenization.token_cache import Rendering, Tokenized
 from hanse.errors import UserError
 from hanse.experiment.adapter_choice import AdapterChoice
-from hanse.experiment.assembly.client_examples import SplitRows
-from hanse.experiment.assembly.federated_dataset import FederatedDataset, divide
-from hanse.experiment.assembly.source_rows import judged
+from hanse.experiment.assembly.dataset.client_examples import SplitRows
+from hanse.experiment.assembly.dataset.federated_dataset import FederatedDataset, divide
+from hanse.experiment.assembly.dataset.source_rows import judged
 from hanse.experiment.schema import LABELLED, Experiment, build_objective
 from hanse.federation.interfaces.results import Memory
 from hanse.learners.adapted_model import AdaptedModel

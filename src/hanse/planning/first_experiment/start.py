@@ -12,7 +12,7 @@ from hanse.data.formats import column_remarks, label_spelling
 from hanse.data.sources import folders, split_column
 from hanse.data.sources.split_files import TRAIN
 from hanse.errors import UserError
-from hanse.experiment.assembly import source_remarks
+from hanse.experiment.assembly.dataset import source_remarks
 from hanse.experiment.loading import default_name
 from hanse.learners.models.model_files import DEFAULT as DEFAULT_MODEL
 from hanse.learners.models.model_files import PACKAGED, locate

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from hanse.data.formats.row import Reading
 from hanse.data.tokenization import render
-from hanse.experiment.assembly import federated_dataset
 from hanse.experiment.assembly.assemble import Simulation, simulate
+from hanse.experiment.assembly.dataset import federated_dataset
 from hanse.experiment.assembly.privacy import planned_account
 from hanse.experiment.schema import Experiment, build_trackers
 from hanse.federation.client_sampling import fraction_asked, sample

@@ -18,7 +18,7 @@ from hanse import atomic_files
 from hanse.errors import StoppedError, UserError
 from hanse.experiment import loading
 from hanse.experiment.assembly import execute, in_place
-from hanse.experiment.assembly.federated_dataset import FederatedDataset
+from hanse.experiment.assembly.dataset.federated_dataset import FederatedDataset
 from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.model_hashes import model_hashes
 from hanse.experiment.schema import Experiment

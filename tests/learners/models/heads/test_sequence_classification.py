@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from hanse.data.formats.row import Row
 from hanse.data.tokenization.render import render
 from hanse.errors import UserError
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.loading import load as load_experiment
 from hanse.journal import run_folder
 from hanse.learners.adapters.lora import Lora

@@ -12,7 +12,7 @@ from hanse.data.example import IGNORED
 from hanse.data.formats.row import Row
 from hanse.data.tokenization.tags import tag_names, tagged
 from hanse.errors import UserError
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.loading import load as load_experiment
 from hanse.journal import run_folder
 from hanse.learners.adapted_model import AdaptedModel

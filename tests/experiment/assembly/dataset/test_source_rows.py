@@ -12,9 +12,9 @@ from hanse.deployment.silo import settings
 from hanse.deployment.silo.job import JobRefusedError, received
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import simulate
-from hanse.experiment.assembly.federated_dataset import FederatedDataset, divide
+from hanse.experiment.assembly.dataset.federated_dataset import FederatedDataset, divide
+from hanse.experiment.assembly.dataset.source_rows import gather
 from hanse.experiment.assembly.resources import Resources
-from hanse.experiment.assembly.source_rows import gather
 from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
 from hanse.experiment.sections import Data

@@ -10,7 +10,7 @@ from hanse.data.example import Example
 from hanse.data.formats.row import Row
 from hanse.data.tokenization import prompt_template, render
 from hanse.data.tokenization.token_cache import Tokenized
-from hanse.experiment.assembly.federated_dataset import FederatedDataset
+from hanse.experiment.assembly.dataset.federated_dataset import FederatedDataset
 from hanse.experiment.schema import (
     Experiment,
     build_algorithm,

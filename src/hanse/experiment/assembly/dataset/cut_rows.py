@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hanse.data import packed
 from hanse.data.example import Example, Lost
-from hanse.experiment.assembly.client_examples import PUBLIC, Reader
+from hanse.experiment.assembly.dataset.client_examples import PUBLIC, Reader
 from hanse.experiment.schema import Experiment
 from hanse.learners.adapted_model import AdaptedModel
 

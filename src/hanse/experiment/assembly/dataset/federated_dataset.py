@@ -12,7 +12,7 @@ from hanse.data.formats.row import Row
 from hanse.data.tokenization.label_words import label_words
 from hanse.data.tokenization.tags import tag_names
 from hanse.errors import UserError
-from hanse.experiment.assembly.source_rows import Gathered, PublicRows, gather, public
+from hanse.experiment.assembly.dataset.source_rows import Gathered, PublicRows, gather, public
 from hanse.experiment.schema import Experiment, build_partitioner
 from hanse.experiment.sections import Data
 from hanse.journal import record_files

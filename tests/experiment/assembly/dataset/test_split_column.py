@@ -8,7 +8,7 @@ import pytest
 from hanse.data.formats.row import Row, row
 from hanse.data.sources.split_column import by_split, column
 from hanse.errors import UserError
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.loading import load
 from hanse.experiment.schema import Experiment
 from hanse.planning.first_experiment.start import start

@@ -7,7 +7,7 @@ import pytest
 
 from hanse.errors import UserError
 from hanse.experiment.assembly.assemble import simulate
-from hanse.experiment.assembly.federated_dataset import divide
+from hanse.experiment.assembly.dataset.federated_dataset import divide
 from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.schema import Experiment
 from samples import write_lines

@@ -14,8 +14,8 @@ from hanse.data.sources import corpora, split_column
 from hanse.data.sources.readers.class_names import ClassSettings
 from hanse.data.sources.split_files import TEST, TRAIN, VALIDATION
 from hanse.errors import StoppedError, UserError
-from hanse.experiment.assembly import source_remarks
-from hanse.experiment.assembly.source_remarks import Remark, Source
+from hanse.experiment.assembly.dataset import source_remarks
+from hanse.experiment.assembly.dataset.source_remarks import Remark, Source
 from hanse.experiment.schema import (
     Experiment,
     build_objective,

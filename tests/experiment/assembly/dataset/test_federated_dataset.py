@@ -16,8 +16,8 @@ import pytest
 
 from hanse.data.formats.row import Row
 from hanse.errors import UserError
-from hanse.experiment.assembly import federated_dataset
-from hanse.experiment.assembly.federated_dataset import (
+from hanse.experiment.assembly.dataset import federated_dataset
+from hanse.experiment.assembly.dataset.federated_dataset import (
     UNSEEN,
     FederatedDataset,
     divide,
