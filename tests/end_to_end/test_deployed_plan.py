@@ -22,9 +22,11 @@ def test_silos_tell_of_their_machines_where_they_may_and_are_planned_by_it(
 ) -> None:
     words = ["rounds=1", "evaluation.clients=false", f"data.path={standing.parts.data}"]
     probe = tmp_path / "probe"
-    standing.begin(experiment_file, probe, *words, "algorithm={fedpipe: {probe: true}}")
+    probing = "algorithm={fedpipe: {probe: true}}", "rounds=4"
+    standing.begin(experiment_file, probe, *words, *probing)
     standing.done()
-    answers = {r.client: r.numbers for r in read_ledger(probe) if r.kind == "train"}
+    trained = [r for r in read_ledger(probe) if r.kind == "train"]
+    answers = {r.client: r.numbers for r in trained if r.round == 1}
     told = {name: [n for n in own if n.startswith(PREFIX)] for name, own in answers.items()}
     assert told["silo-1"] and told["silo-2"] and not told["silo-3"]
     for name in ("silo-1", "silo-2"):
@@ -36,6 +38,7 @@ def test_silos_tell_of_their_machines_where_they_may_and_are_planned_by_it(
     experiment = load(experiment_file, [*words, "num_clients=3"])
     plan = plan_from.plan(experiment, Bounds(), probe)
     assert any(remark.startswith("silo-3: it sends no figures") for remark in plan.remarks)
+    assert all(own.travel > 0 for own in plan.silos)  # links of all are timed, by the server
     out = tmp_path / "planned.yaml"
     out.write_text(plan_page.page(experiment_file, plan, anew=True), encoding="utf-8")
     expected = yaml.safe_load(out.read_text())["algorithm"]["fedpipe"]["expected_seconds"]

@@ -18,9 +18,11 @@ from hanse.federation.algorithms.flexlora import FlexLoRA
 from hanse.federation.compression.int8 import Int8
 from hanse.federation.compression.zstd import Zstd
 from hanse.federation.interfaces.trained_tensors import SHARE
+from hanse.federation.link_rounds import link_round
 from hanse.federation.messages import Reply, Request
 from hanse.federation.method import Method
 from hanse.federation.pipeline import Pipeline, Pipelines
+from hanse.journal.run_folder import read_ledger
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext
 from hanse.tensors.low_rank import A, B, layers
@@ -75,11 +77,13 @@ def noisy(seed: int, number: int) -> tuple[Point, ...]:
     )
 
 
-def scored(reads: Mapping[str, Any], rows: Mapping[str, Sequence[Point]], folder: Path) -> Outcome:
-    """A round of scores, from silos with these rows."""
+def scored(
+    reads: Mapping[str, Any], rows: Mapping[str, Sequence[Point]], folder: Path, rounds: int = 1
+) -> Outcome:
+    """A probe by silos with these rows."""
     toys = {name: PlantedToy({"train": own}, TRAINING, reads=reads) for name, own in rows.items()}
     server = PlantedToy({"train": noisy(9, 8), "test": noisy(8, 8)}, TRAINING, reads=reads)
-    return federate(FedPipe(probe=True), toys, folder, server, rounds=1)
+    return federate(FedPipe(probe=True), toys, folder, server, rounds=rounds)
 
 
 def test_the_one_matrix_that_can_reduce_the_loss_ranks_first(tmp_path: Path) -> None:
@@ -305,3 +309,21 @@ def test_a_codec_that_would_change_scores_is_refused() -> None:
         Method(FedPipe(probe=True), Mean(), coded)
     Method(FedPipe(), Mean(), coded)
     Method(FedPipe(probe=True), Mean(), Pipelines(Pipeline("upload", (Zstd(),))))
+
+
+def test_rounds_after_the_first_of_a_probe_time_links_and_change_nothing(tmp_path: Path) -> None:
+    reads = {f"m{i}": (range(4), strength) for i, strength in enumerate(STRENGTHS)}
+    rows = {"c0": noisy(1, 60), "c1": noisy(2, 20)}
+    once = scored(reads, rows, tmp_path / "once").server_state
+    timed = scored(reads, rows, tmp_path / "timed", rounds=5).server_state
+    assert same(once, timed)
+    state = timed.algorithm_state
+    trained = [r for r in read_ledger(tmp_path / "timed") if r.kind == "train"]
+    numbers = sum(t.numel() for f in layers(state["model"]).values() for t in (f.up, f.down))
+    empty = {r.client: r for r in trained if r.round == 4}
+    for record in (r for r in trained if r.round > 1):
+        kind, least = link_round(record.round), empty[record.client]
+        extra = record.down - least.down, record.up - least.up
+        assert kind is not None
+        wanted = [4 * (numbers - 1) * large for large in (kind.down, kind.up)]
+        assert extra == pytest.approx(wanted, abs=16)  # and what their headers differ by

@@ -11,6 +11,7 @@ import yaml
 
 from hanse.errors import UserError
 from hanse.experiment.loading import load
+from hanse.federation.link_rounds import LinkRound
 from hanse.planning.devices.silo_figures import PREFIX, SiloFigures, StepFigures
 from hanse.planning.fedpipe import plan_from, plan_page
 from hanse.planning.fedpipe.cost_model import StepSetting
@@ -79,6 +80,22 @@ SILOS = {
 }
 
 
+def timed(folder: Path, links: Mapping[str, tuple[float, float, float]]) -> Path:
+    """A run whose later rounds have timed these links: latency, bytes a second up and down."""
+    lines = []
+    for name, (latency, up, down) in links.items():
+        for number, kind in enumerate((*LinkRound, *LinkRound), 2):
+            sizes = {"down": 100 + 9000 * kind.down, "up": 200 + 9000 * kind.up}
+            late = 5.0 if number < 5 else 0.0  # the first of each kind has waited
+            seconds = latency + 9000 * (kind.down / down + kind.up / up) + late
+            times = {"sent_at": 1e9, "answered_at": 1e9 + seconds}
+            line = {"round": number, "client": name, "kind": "train", "weight": 400.0}
+            lines.append(json.dumps({**line, **sizes, **times}) + "\n")
+    with open(folder / "ledger.jsonl", "a") as file:
+        file.writelines(lines)
+    return folder
+
+
 def made(file: Path, folder: Path, **bounds: Any) -> Plan:
     return plan_from.plan(load(file), Bounds(**bounds), folder)
 
@@ -103,6 +120,24 @@ def test_each_silo_is_planned_by_its_own_steps(file: Path, told: Callable[..., P
     assert corrected.silos[0].form.share < shares["silo-1"]
     text = "\n".join(plan_page.reasons(plan))
     assert "silo-1 by 5 steps that it measured on 2 cores" in text
+
+
+def test_links_are_those_that_later_rounds_have_timed(
+    file: Path, told: Callable[..., Path]
+) -> None:
+    without = made(file, told(SILOS))
+    assert "links of silo-1, silo-2, silo-3 are not measured" in "\n".join(without.remarks)
+    links = {"silo-1": (2.0, 1e3, 1e4), "silo-2": (0.5, math.inf, 1e6)}
+    plan = made(file, timed(told(SILOS), links))
+    remarks = "\n".join(plan.remarks)
+    assert "link of silo-1: 0.08 Mbit/s down, 0.008 Mbit/s up, 2 s for an empty" in remarks
+    assert "link of silo-2: 8 Mbit/s down, no limit seen up, 0.5 s for an empty" in remarks
+    assert "links of silo-3 are not measured" in remarks
+    for own, before in zip(plan.silos, without.silos, strict=True):
+        latency, up, down = links.get(own.silo.name, (0.0, math.inf, math.inf))
+        assert own.travel == pytest.approx(latency + own.bytes / up + own.bytes / down)
+        assert own.silo.rows == before.silo.rows  # those of the round that has trained
+        assert plan.expected[own.silo.name] == pytest.approx(own.seconds - own.travel, rel=0.01)
 
 
 def test_the_planned_file_has_the_expected_seconds(file: Path, told: Callable[..., Path]) -> None:

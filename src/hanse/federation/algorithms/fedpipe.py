@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.declarations import WEIGHED, Difference
 from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.interfaces.trained_tensors import SHARE
+from hanse.federation.link_rounds import SAMPLE, LinkRound, link_round, sample
 from hanse.federation.messages import ClientProfile, Instruction, Update
 from hanse.federation.pace import Pace
 from hanse.randomness import RoundContext
@@ -41,6 +42,8 @@ class FedPipe(FlexLoRA):
 
     probe: find out which matrices matter instead. Each silo trains, and sends one score of each
         matrix in place of factors; the model stays as it is. `hanse plan` begins with such a round.
+        Rounds after the first train nothing: they time the silos' links (`link_rounds`), by random
+        numbers as large as the adapter.
     expected_seconds: of a round's training at clients, as a plan has them. The steps of one that
         takes longer are reduced, so that no round takes longer than the largest of these (`pace`).
         As its steps then follow measured seconds, no two runs are quite the same.
@@ -79,25 +82,42 @@ class FedPipe(FlexLoRA):
         cut = _cut(state["product"], _ranks(profile, state), _scaling(profile))
         share = _pace(state, profile.name).share
         numbers = {SHARE: share} if share < 1 else {}
-        return Instruction({**cut, **low_rank.non_factor_tensors(state["model"])}, numbers)
+        tensors = {**cut, **low_rank.non_factor_tensors(state["model"])}
+        if kind := self._times_links(context):
+            size = _size(_resized(profile, state))
+            tensors |= sample(kind.down, size, replace(context, client=""))
+        return Instruction(tensors, numbers)
 
     def update_layout(self, state: State, profile: ClientProfile, context: RoundContext) -> Layout:
-        ranks, model = _ranks(profile, state), layout(state["model"])
+        sized = _resized(profile, state)
+        if kind := self._times_links(context):
+            return {SAMPLE: torch.empty(_size(sized) if kind.up else 1, device="meta")}
         if self.probe:
-            return {SCORES: torch.empty(len(ranks), device="meta")}
-        layers = low_rank.layers(model)
-        sized = {name: low_rank.resized(layers[name], rank) for name, rank in ranks.items()}
-        return {**low_rank.tensors(sized), **low_rank.non_factor_tensors(model)}
+            return {SCORES: torch.empty(len(sized), device="meta")}
+        other = low_rank.non_factor_tensors(layout(state["model"]))
+        return {**low_rank.tensors(sized), **other}
 
     def train(self, instruction: Instruction, client: Client) -> Update:
         if not self.probe:
             return super().train(instruction, client)
+        if kind := self._times_links(client.context):
+            size = _size(low_rank.layers(client.learner.initial()))
+            return Update(sample(kind.up, size, client.context), {}, client.profile.examples)
         client.learner.load(self.personalized(instruction, client))
         importance = Importance()
         result = client.learner.fit(importance.note)
         return Update({SCORES: importance.scores()}, result.numbers(), client.profile.examples)
 
+    def personalized(self, instruction: Instruction, client: Client) -> Tensors:
+        tensors = drop(instruction.tensors, {SAMPLE})
+        return super().personalized(replace(instruction, tensors=tensors), client)
+
+    def _times_links(self, context: RoundContext) -> LinkRound | None:
+        """The messages of a round that times links; None for one that trains."""
+        return link_round(context.round) if self.probe else None
+
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
+        updates = [(own, replace(up, tensors=drop(up.tensors, {SAMPLE}))) for own, up in updates]
         clients, other = tuple(profile.name for profile, _ in updates), RunningMean()
         for _, update in updates:
             other.add(low_rank.non_factor_tensors(update.tensors), update.weight)
@@ -107,7 +127,7 @@ class FedPipe(FlexLoRA):
 
     def step(self, state: State, combined: Aggregate, server: Server) -> State:
         if self.probe:
-            return {**state, SCORES: dict(combined.tensors)}
+            return {**state, SCORES: dict(combined.tensors) or state[SCORES]}
         state = {**state, **self._paced(state, combined, server)}
         other = low_rank.non_factor_tensors(combined.tensors)
         product = {**state["product"], **drop(combined.tensors, other)}
@@ -228,6 +248,17 @@ def _ranks(profile: ClientProfile, state: State) -> dict[str, int]:
     if profile.layout is None:
         return dict.fromkeys(low_rank.layers(state["model"]), int(profile.numbers["rank"]))
     return {name: factors.rank for name, factors in low_rank.layers(profile.layout).items()}
+
+
+def _resized(profile: ClientProfile, state: State) -> dict[str, Factors]:
+    """The factors that a client trains, by its ranks."""
+    layers = low_rank.layers(layout(state["model"]))
+    return {n: low_rank.resized(layers[n], rank) for n, rank in _ranks(profile, state).items()}
+
+
+def _size(factors: Mapping[str, Factors]) -> int:
+    """The numbers in factors."""
+    return sum(tensor.numel() for tensor in low_rank.tensors(factors).values())
 
 
 def _scaling(profile: ClientProfile) -> float:

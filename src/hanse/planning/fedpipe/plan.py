@@ -114,10 +114,9 @@ def _as_counted(plan: Plan, counted: Mapping[str, float]) -> tuple[Plan, list[fl
     """The plan with counted seconds of training, and these ÷ the predicted ones of each silo."""
     silos, factors = [], []
     for own in plan.silos:
-        travel = own.silo.latency + own.silo.travel(own.bytes)
-        training = counted.get(own.silo.name, own.seconds - travel)
-        silos.append(replace(own, seconds=training + travel))
-        factors.append(training / (own.seconds - travel))
+        training = counted.get(own.silo.name, own.seconds - own.travel)
+        silos.append(replace(own, seconds=training + own.travel))
+        factors.append(training / (own.seconds - own.travel))
     return replace(plan, silos=tuple(silos)), factors
 
 

@@ -8,6 +8,7 @@ from statistics import median_high, mode
 
 from hanse.errors import UserError
 from hanse.experiment.schema import Experiment
+from hanse.federation.link_rounds import LinkRound
 from hanse.planning.devices.silo_figures import SiloFigures, StepFigures
 from hanse.planning.fedpipe import choices, probe_run, step_probes
 from hanse.planning.fedpipe.choices import Matrix, Means, Precision
@@ -33,9 +34,7 @@ def plan(experiment: Experiment, bounds: Bounds, folder: Path) -> Plan:
     steps, layers = _steps(told), int(mode(figures.layers for figures in told.values()))
     held = median_high(figures.memory_held for figures in told.values())
     machines, assumed = _machines(run, names, told, held, bounds)
-    silos = [
-        _silo(name, run.silos[name], machines[name], experiment, told, bounds) for name in names
-    ]
+    silos = [_silo(name, run, machines[name], experiment, told, bounds) for name in names]
     matrices = [
         Matrix(name, size, run.importance.scores[name], step_probes.depth_of(name, layers))
         for name, size in run.sizes.items()
@@ -48,9 +47,10 @@ def plan(experiment: Experiment, bounds: Bounds, folder: Path) -> Plan:
     problem = choices.problem(silos, means, bound)
     best, solver = solved(problem)
     planned = tuple(silo_plans(problem, best, silos, means, usual))
-    remarks = (*kept_as_they_are(own), *_ignored(experiment), *assumed)
+    remarks = (*kept_as_they_are(own), *_ignored(experiment), *assumed, *_links(run, names))
     evidence = run.importance, steps, tuple(matrices), adapter.r, bound, solver, remarks
-    expected = {silo.silo.name: float(f"{silo.seconds:.3g}") for silo in planned}
+    training = {silo.silo.name: silo.seconds - silo.travel for silo in planned}
+    expected = {name: float(f"{seconds:.3g}") for name, seconds in training.items()}
     return replace(Plan(experiment, planned, *evidence), expected=expected)
 
 
@@ -158,18 +158,32 @@ def _assumed(
 
 def _silo(
     name: str,
-    probed: ProbedSilo,
+    run: ProbeRun,
     machine: Machine,
     experiment: Experiment,
     told: Mapping[str, SiloFigures],
     bounds: Bounds,
 ) -> Silo:
+    probed, link = run.silos[name], run.links.get(name)
     mean, longest = float(probed.mean), max(own.longest for own in told.values())
     if probed.figures is not None:
         mean, longest = probed.figures.mean, probed.figures.longest
     train = experiment.for_client(name).train
     silo = Silo(name, probed.rows, round(min(mean, longest)), round(longest), train, machine)
+    if link is not None:
+        silo = replace(silo, rates=(link.up, link.down), latency=link.latency)
     return silo.corrected(bounds.slower.get(name, 1.0))
+
+
+def _links(run: ProbeRun, names: Sequence[str]) -> Iterator[str]:
+    """Sentences on the silos' links to the server."""
+    for name in (name for name in names if name in run.links):
+        yield f"link of {name}: {run.links[name]}"
+    if unknown := [name for name in names if name not in run.links]:
+        yield (
+            f"links of {', '.join(unknown)} are not measured, and messages are taken to cost no "
+            f"time; a probe of {1 + len(LinkRound)} rounds measures them"
+        )
 
 
 def _ignored(experiment: Experiment) -> Iterator[str]:

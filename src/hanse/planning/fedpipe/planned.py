@@ -41,6 +41,11 @@ class SiloPlan:
     memory: float
     bytes: float
 
+    @property
+    def travel(self) -> float:
+        """The seconds of a round's messages on their way."""
+        return self.silo.latency + self.silo.travel(self.bytes)
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -7,12 +7,15 @@ from hanse.errors import UserError
 from hanse.experiment import loading
 from hanse.experiment.schema import Experiment, build_algorithm
 from hanse.federation.algorithms.fedpipe import SCORES, FedPipe, matrices
+from hanse.federation.link_rounds import link_round
 from hanse.federation.server_state import ServerState
 from hanse.journal import checkpoints
 from hanse.journal.records import ClientRecord
 from hanse.journal.run_folder import read_ledger
 from hanse.planning.devices.silo_figures import SiloFigures
+from hanse.planning.fedpipe import measured_links
 from hanse.planning.fedpipe.importance_round import Importance, model_name
+from hanse.planning.fedpipe.measured_links import MeasuredLink
 from hanse.tensors import low_rank
 from hanse.tensors.named import Tensors
 
@@ -37,12 +40,17 @@ class ProbedSilo:
 
 @dataclass(frozen=True)
 class ProbeRun:
-    """The probe's results. sizes: rows and columns of each matrix, by its name in the model."""
+    """The probe's results.
+
+    sizes: rows and columns of each matrix, by its name in the model. links: of the silos whose
+    links were timed, by their names.
+    """
 
     folder: Path
     importance: Importance
     sizes: dict[str, int]
     silos: dict[str, ProbedSilo] = field(default_factory=dict)
+    links: dict[str, MeasuredLink] = field(default_factory=dict)
 
 
 def read(folder: Path, experiment: Experiment) -> ProbeRun:
@@ -74,13 +82,17 @@ def _read(folder: Path, model: Tensors, scores: list[float]) -> ProbeRun:
     sizes = {model_name(n): len(layers[n].up) + layers[n].down.shape[1] for n in names}
     total = sum(scores) or 1.0
     shares = dict(zip(sizes, (score / total for score in scores), strict=True))
-    answers = {r.client: r for r in read_ledger(folder) if _is_answer(r)}  # the last of each
+    records = read_ledger(folder)
+    answers = {r.client: r for r in records if _is_answer(r)}  # the last of each
     silos = {name: _silo(record) for name, record in answers.items()}
-    return ProbeRun(folder, Importance(shares, tuple(silos), None), sizes, silos)
+    importance, links = Importance(shares, tuple(silos), None), measured_links.measured(records)
+    return ProbeRun(folder, importance, sizes, silos, links)
 
 
 def _is_answer(record: ClientRecord) -> bool:
-    return record.kind == "train" and not record.error and bool(record.weight)
+    """True for the reply to a training; later rounds time links."""
+    answered = record.kind == "train" and not record.error and bool(record.weight)
+    return answered and link_round(record.round) is None
 
 
 def _silo(record: ClientRecord) -> ProbedSilo:

@@ -38,7 +38,7 @@ class Silo:
     """A silo whose training is planned.
 
     rows: of its training. mean, longest: tokens of a row. rates: bytes a second up and down of its
-        simulated link; None: no limit. latency: seconds of this link up and down together.
+        link; None: no limit. latency: seconds of this link up and down together.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Silo:
         return self.shorter(share).steps(self.rows) * (self.train.batch // size)
 
     def travel(self, size: float) -> float:
-        """The seconds that so many bytes take up and down its simulated link."""
+        """The seconds that so many bytes take up and down its link."""
         return sum(size / rate for rate in self.rates if rate)
 
 
