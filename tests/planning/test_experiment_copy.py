@@ -1,9 +1,13 @@
 """Copies of an experiment's text with other settings: what is not changed stays as it was."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
-from hanse.planning.experiment_copy import with_settings
+from hanse.errors import UserError
+from hanse.experiment.loading import load
+from hanse.planning.experiment_copy import with_settings, write
 
 BLOCK = """# mine
 name: a
@@ -41,3 +45,23 @@ def test_sections_of_any_style(before: str, after: str) -> None:
     text = with_settings(before, "model", {"bf16": False, "products": "torch"})
     wanted, made = yaml.safe_load(after), yaml.safe_load(text)
     assert made == wanted and text.count("\n") <= after.count("\n") + 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "anew", "seed"),
+    [("seed: 3", False, 3), ("seed: 3", True, 4), ("rounds: no", False, 4), ("seed: 5", False, 4)],
+)
+def test_a_copy_that_is_another_experiment_is_written_anew(
+    experiment_file: Path, changed: str, anew: bool, seed: int
+) -> None:
+    text, out = experiment_file.read_text(encoding="utf-8"), experiment_file.with_name("out.yaml")
+    pages = {False: f"{text}{changed}\n", True: f"{text}seed: 4\n"}
+    write(out, pages.__getitem__, load(experiment_file, [f"seed={seed}"]), anew)
+    assert load(out).seed == seed
+
+
+def test_no_file_is_left_of_a_copy_that_says_something_else(experiment_file: Path) -> None:
+    text, out = experiment_file.read_text(encoding="utf-8"), experiment_file.with_name("out.yaml")
+    with pytest.raises(UserError, match=r"no text of .* says what was chosen; write a copy"):
+        write(out, lambda anew: text, load(experiment_file, ["train.max_steps=9"]), anew=False)
+    assert not out.exists()

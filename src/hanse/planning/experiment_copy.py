@@ -1,14 +1,44 @@
 """Copies of an experiment's file with other settings, in which the user's own text stays."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from hanse import atomic_files
+from hanse.errors import UserError
+from hanse.experiment import loading
+from hanse.experiment.schema import Experiment
 from hanse.planning.yaml_comments import scalar
 
 WIDTH = 100  # signs of a line
+
+
+def write(out: Path, page: Callable[[bool], str], wanted: Experiment, anew: bool) -> None:
+    """Write a page, and load it again to be sure that it is the wanted experiment.
+
+    page: the text of the copy; True: with all settings written anew.
+    anew: write them anew at once. So is a file whose text cannot be changed otherwise, such as one
+        that has a changed setting under another tool's name.
+    Raises UserError, and leaves no file, if the copy is another experiment all the same.
+    """
+    for whole in dict.fromkeys((anew, True)):
+        atomic_files.write(out, page(whole).encode())
+        if _is_written(out, wanted):
+            return
+    out.unlink()
+    raise UserError(f"no text of {out} says what was chosen; write a copy of the file by hand.")
+
+
+def _is_written(file: Path, wanted: Experiment) -> bool:
+    """True if a file is the experiment, under any name."""
+    try:
+        written = loading.load(file)
+    except UserError:
+        return False
+    return {**written.resolved(), "name": ""} == {**wanted.resolved(), "name": ""}
 
 
 def in_block_style(text: str, keys: Iterable[str]) -> bool:

@@ -73,7 +73,7 @@ def test_the_users_text_and_the_settings_of_single_silos_stay(file: Path, made: 
 
 @pytest.mark.parametrize("anew", [False, True])
 def test_what_auto_chose_is_written_since_memory_and_seconds_are_of_it(
-    file: Path, made: Plan, anew: bool, monkeypatch: pytest.MonkeyPatch
+    file: Path, made: Plan, anew: bool
 ) -> None:
     out, chosen = file.with_name(f"chosen-{anew}.yaml"), {"bf16": True, "products": "onednn"}
     plan = replace(made, model=chosen)
@@ -83,10 +83,32 @@ def test_what_auto_chose_is_written_since_memory_and_seconds_are_of_it(
     text = out.read_text(encoding="utf-8")
     assert "model: bf16: true, products: onednn in place of auto" in text
     assert ("# for the silos" in text) != anew
-    monkeypatch.setattr(plan_page, "page", lambda *_: text)
-    with pytest.raises(UserError, match="does not say what was planned for model"):
-        plan_page.write(out, file, replace(plan, model={"bf16": False}))
-    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("algorithm: flexlora", "fed_alg: flexlora"),
+        ("seed: 3", "bf16: auto"),
+        (OWN, "clients:\n  silo-1: {}\n# mine\n  silo-3: {adapter: {lora: {r: 2}}}\n"),
+    ],
+)
+def test_a_file_whose_text_cannot_be_changed_is_written_anew(
+    file: Path, made: Plan, before: str, after: str
+) -> None:
+    other = file.with_name("other.yaml")
+    text = file.read_text(encoding="utf-8").replace(before, after).replace(", bf16: false", "")
+    other.write_text(text, encoding="utf-8")
+    plan = replace(made, experiment=load(other), model={"bf16": True})
+    out = file.with_name("anew.yaml")
+    plan_page.write(out, other, plan)
+    written = load(out)
+    assert written.algorithm == "fedpipe" and written.model.bf16 is True
+    assert (
+        written.for_client("silo-3").adapter.fresh
+        == load(other, ["adapter.lora.r=2"]).adapter.fresh
+    )
+    assert "without its comments" in out.read_text(encoding="utf-8")
 
 
 def test_only_what_was_auto_and_measured_is_chosen(file: Path) -> None:

@@ -4,16 +4,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hanse import atomic_files
-from hanse.errors import UserError
-from hanse.experiment import loading
-from hanse.experiment.devices.settings import MEASURED
 from hanse.experiment.part_kinds import spec_name
 from hanse.experiment.schema import Experiment
 from hanse.journal import yaml_text
+from hanse.planning import experiment_copy
 from hanse.planning.experiment_copy import in_block_style, section, with_settings, without
 from hanse.planning.fedpipe.planned import Plan, SiloPlan
-from hanse.planning.fedpipe.silo_settings import overridden, unequal
+from hanse.planning.fedpipe.silo_settings import algorithm, measured, overridden, planned_experiment
 from hanse.planning.yaml_comments import line, scalar
 from hanse.reports import formatting
 
@@ -33,8 +30,8 @@ def page(file: Path, plan: Plan, anew: bool = False) -> str:
         values = plan.experiment.resolved()
         text, lost = yaml_text.dump(values), f"all settings of {file}, without its comments"
     text = with_settings(text, "model", plan.model) if plan.model else text
-    algorithm = ("algorithm",) if _is_fedpipe(plan) else ()
-    kept = without(text, (*algorithm, *devices, "clients"))
+    method = ("algorithm",) if algorithm(plan) else ()
+    kept = without(text, (*method, *devices, "clients"))
     head = [f"# By `hanse plan {line(file)}`; every line may be changed."]
     remarks = [f"# {line(remark)}" for remark in (*filter(None, [lost]), *reasons(plan))]
     return "\n".join([kept.rstrip("\n"), "", *head, *remarks, *_lines(plan, values), ""])
@@ -47,15 +44,10 @@ def _lines(plan: Plan, values: Mapping[str, Any]) -> Iterator[str]:
     if plan.expected:
         yield "# It averages each matrix over the silos that train it, and those that take longer"
         yield "# than these seconds of training in a round are asked for fewer steps."
-        yield from section("algorithm", {"fedpipe": {"expected_seconds": plan.expected}}, 0)
-    elif unequal(plan):
+        yield from section("algorithm", algorithm(plan))
+    elif algorithm(plan):
         yield "algorithm: fedpipe    # averages each matrix over the silos that train it"
     yield from _clients(plan, values.get("clients") or {})
-
-
-def _is_fedpipe(plan: Plan) -> bool:
-    """True if the plan sets the algorithm."""
-    return bool(plan.expected) or unequal(plan)
 
 
 def _devices(plan: Plan, user: Mapping[str, Any]) -> Iterator[str]:
@@ -64,7 +56,7 @@ def _devices(plan: Plan, user: Mapping[str, Any]) -> Iterator[str]:
     for name in dict.fromkeys((*user, *plan.devices)):
         settings = dict(user.get(name) or {})
         if name in plan.devices:
-            settings |= plan.devices[name].model_dump(include=set(MEASURED))
+            settings |= measured(plan, name)
         yield from section(name, settings, 2)
 
 
@@ -114,7 +106,7 @@ def reasons(plan: Plan) -> Iterator[str]:
     if agreement is not None:
         yield f"the silos' scores of matrices have a rank correlation of {agreement:.2f}"
     yield f"a round may take {plan.bound:.3g} s; the plan was found {plan.solver}"
-    if (name := spec_name(plan.experiment.algorithm)) != "fedpipe" and _is_fedpipe(plan):
+    if (name := spec_name(plan.experiment.algorithm)) != "fedpipe" and algorithm(plan):
         yield f"algorithm: fedpipe in place of {name}, which does not combine unlike matrices"
     if plan.model:
         chosen = ", ".join(f"{name}: {scalar(value)}" for name, value in plan.model.items())
@@ -125,27 +117,9 @@ def reasons(plan: Plan) -> Iterator[str]:
 
 
 def write(out: Path, file: Path, plan: Plan, anew: bool = False) -> None:
-    """Write the planned experiment, as in `page`, and load it again to be sure of it.
-
-    Raises UserError, and leaves no file, if it is not the experiment with the plan.
-    """
-    atomic_files.write(out, page(file, plan, anew).encode())
-    try:
-        _refuse_unlike(out, plan)
-    except UserError:
-        out.unlink()
-        raise
-
-
-def _refuse_unlike(file: Path, plan: Plan) -> None:
-    """Raise UserError unless the written file is the experiment with the plan."""
-    experiment: Experiment = loading.load(file, ())
-    if any(getattr(experiment.model, name) != value for name, value in plan.model.items()):
-        raise UserError(f"{file} does not say what was planned for model.")
-    for silo in plan.silos:
-        own = experiment.for_client(silo.silo.name)
-        if own.train.per_device_train_batch_size != silo.form.rows:
-            raise UserError(f"{file} does not say what was planned for {silo.silo.name}.")
+    """Write the planned experiment, as in `page` and `experiment_copy.write`."""
+    wanted = planned_experiment(plan)
+    experiment_copy.write(out, lambda whole: page(file, plan, whole), wanted, anew)
 
 
 def _plain(text: str, values: Mapping[str, Any], experiment: Experiment) -> bool:

@@ -1,8 +1,36 @@
-"""The settings of a silo that a plan changes."""
+"""The settings that a plan changes."""
 
 from typing import Any
 
+from hanse.experiment import overrides
+from hanse.experiment.devices.settings import MEASURED
+from hanse.experiment.schema import Experiment
 from hanse.planning.fedpipe.planned import Plan, SiloPlan
+
+
+def planned_experiment(plan: Plan) -> Experiment:
+    """The experiment with all settings of the plan."""
+    changed = {
+        "model": plan.model,
+        "devices": {name: measured(plan, name) for name in plan.devices},
+        "clients": {silo.silo.name: overridden(silo, plan) for silo in plan.silos},
+    }
+    values = overrides.merge(plan.experiment.resolved(), changed)
+    values["algorithm"] = algorithm(plan) or values["algorithm"]
+    values["clients"] = {name: own for name, own in values["clients"].items() if own}
+    return Experiment.model_validate(values)
+
+
+def algorithm(plan: Plan) -> dict[str, dict[str, Any]] | None:
+    """The algorithm that a plan sets, with its settings; None if it keeps the experiment's."""
+    if plan.expected:
+        return {"fedpipe": {"expected_seconds": dict(plan.expected)}}
+    return {"fedpipe": {}} if unequal(plan) else None
+
+
+def measured(plan: Plan, device: str) -> dict[str, Any]:
+    """The figures of a device that the plan has measured."""
+    return plan.devices[device].model_dump(include=set(MEASURED))
 
 
 def overridden(silo: SiloPlan, plan: Plan) -> dict[str, Any]:

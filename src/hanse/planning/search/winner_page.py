@@ -4,10 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hanse import atomic_files
-from hanse.errors import UserError
-from hanse.experiment import loading
 from hanse.journal import yaml_text
+from hanse.planning import experiment_copy
 from hanse.planning.experiment_copy import in_block_style, section, without
 from hanse.planning.search.search_text import sentences
 from hanse.planning.search.trial import experiment_of
@@ -19,18 +17,12 @@ if TYPE_CHECKING:
 
 
 def write(out: Path, file: Path, search: "Search", best: "Winner", anew: bool = False) -> None:
-    """Write the experiment with the chosen settings, and load it again to be sure of it.
+    """Write the experiment with the chosen settings, as in `experiment_copy.write`.
 
     It is the user's own text with another `adapter`, `algorithm` and `train`, where these differ.
-    anew: write all settings anew instead, without the file's comments; so is a file whose text
-        cannot be changed that way.
     """
-    for whole in (anew, True):
-        atomic_files.write(out, page(file, search, best, whole).encode())
-        if _is_right(out, search, best):
-            return
-    out.unlink()
-    raise UserError(f"no copy of {file} says what the search has chosen; write it by hand.")
+    wanted = experiment_of(search.experiment, best.trial.setting)
+    experiment_copy.write(out, lambda whole: page(file, search, best, whole), wanted, anew)
 
 
 def page(file: Path, search: "Search", best: "Winner", anew: bool) -> str:
@@ -60,13 +52,3 @@ def _changed(search: "Search", best: "Winner", values: dict[str, Any]) -> Iterat
         yield "algorithm", dict(setting.algorithm.value)
     if setting.rate != search.experiment.train.learning_rate:
         yield "train", {**(values.get("train") or {}), "learning_rate": setting.rate}
-
-
-def _is_right(out: Path, search: "Search", best: "Winner") -> bool:
-    """True if the written file is the experiment with the chosen settings."""
-    try:
-        written = loading.load(out).resolved()
-    except UserError:
-        return False
-    wanted = experiment_of(search.experiment, best.trial.setting).resolved()
-    return {**written, "name": ""} == {**wanted, "name": ""}
