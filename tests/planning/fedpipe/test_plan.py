@@ -66,9 +66,22 @@ def test_the_users_text_and_the_settings_of_single_silos_stay(file: Path, made: 
     assert {key: values[key] for key in same} == {key: before[key] for key in same}
     assert [silo.silo.name for silo in made.silos] == ["silo-1", "silo-2"]
     assert "silo-3 keeps its own settings (adapter)" in text
-    assert "# mine" not in text and "the comments in `clients` are not kept" in text
+    assert "# mine" not in text and "comments in `algorithm` and `clients` are not kept" in text
     anew = plan_page.page(file, made, anew=True)
     assert "without its comments" in anew and yaml.safe_load(anew)["seed"] == 3
+
+
+@pytest.mark.parametrize("former", ["probe: true", "expected_seconds: {silo-1: 9.0}"])
+def test_a_probe_or_an_earlier_plans_seconds_do_not_stay(
+    file: Path, made: Plan, former: str
+) -> None:
+    whole = {matrix.name: made.rank for matrix in made.matrices}
+    silos = tuple(replace(silo, ranks=whole) for silo in made.silos)
+    before = load(file, [f"algorithm={{fedpipe: {{{former}}}}}"])
+    out = file.with_name("no-probe.yaml")
+    plan_page.write(out, file, replace(made, silos=silos, experiment=before), anew=True)
+    assert load(out).algorithm == "fedpipe"
+    out.unlink()
 
 
 @pytest.mark.parametrize("anew", [False, True])

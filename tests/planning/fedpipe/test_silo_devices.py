@@ -97,7 +97,7 @@ def test_figures_that_were_measured_stand_in_the_planned_file(
     page = plan_page.page(file, made)
     written = yaml.safe_load(page)["devices"]["t4"]
     assert written.keys() == {"watts", "mfu", "operator_us"} and written["watts"] == 50
-    assert "# mine" not in page and "the comments in `devices` are not kept" in page
+    assert "# mine" not in page and "comments in `devices` are not kept" in page
     assert "those of devices are what a simulation of the planned file counts" in page
     assert f"at {100 * written['mfu']:.3g} % of its peak" in page
     out = file.with_name("planned.yaml")

@@ -23,15 +23,15 @@ def page(file: Path, plan: Plan, anew: bool = False) -> str:
         files that name their settings otherwise.
     """
     values, text = yaml_text.read(file)
-    devices = ("devices",) if plan.devices else ()
-    changed = [key for key in ("clients", *devices) if values.get(key)]
-    lost = f"the comments in `{'` and `'.join(changed)}` are not kept" if changed else ""
+    keys = ("algorithm",) if algorithm(plan) else ()
+    keys = (*keys, "devices", "clients") if plan.devices else (*keys, "clients")
+    lost = " and ".join(f"`{key}`" for key in keys if values.get(key))
+    lost = f"comments in {lost} are not kept" if lost else ""
     if anew or not _plain(text, values, plan.experiment):
         values = plan.experiment.resolved()
         text, lost = yaml_text.dump(values), f"all settings of {file}, without its comments"
     text = with_settings(text, "model", plan.model) if plan.model else text
-    method = ("algorithm",) if algorithm(plan) else ()
-    kept = without(text, (*method, *devices, "clients"))
+    kept = without(text, keys)
     head = [f"# By `hanse plan {line(file)}`; every line may be changed."]
     remarks = [f"# {line(remark)}" for remark in (*filter(None, [lost]), *reasons(plan))]
     return "\n".join([kept.rstrip("\n"), "", *head, *remarks, *_lines(plan, values), ""])

@@ -4,7 +4,8 @@ from typing import Any
 
 from hanse.experiment import overrides
 from hanse.experiment.devices.settings import MEASURED
-from hanse.experiment.schema import Experiment
+from hanse.experiment.schema import Experiment, build_algorithm
+from hanse.federation.algorithms.fedpipe import FedPipe
 from hanse.planning.fedpipe.planned import Plan, SiloPlan
 
 
@@ -25,7 +26,9 @@ def algorithm(plan: Plan) -> dict[str, dict[str, Any]] | None:
     """The algorithm that a plan sets, with its settings; None if it keeps the experiment's."""
     if plan.expected:
         return {"fedpipe": {"expected_seconds": dict(plan.expected)}}
-    return {"fedpipe": {}} if unequal(plan) else None
+    method = build_algorithm(plan.experiment)
+    is_other = isinstance(method, FedPipe) and method != FedPipe()  # a probe, or of an earlier plan
+    return {"fedpipe": {}} if is_other or unequal(plan) else None
 
 
 def measured(plan: Plan, device: str) -> dict[str, Any]:
