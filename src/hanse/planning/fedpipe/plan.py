@@ -23,9 +23,10 @@ from hanse.planning.fedpipe.importance_round import Importance, model_name
 from hanse.planning.fedpipe.planned import Bounds, Plan
 from hanse.planning.fedpipe.precisions import chosen_mode, lower_precisions, model_bytes
 from hanse.planning.fedpipe.problem import gain
-from hanse.planning.fedpipe.silos import Machine, Silo, machines, own_settings, rates
+from hanse.planning.fedpipe.silos import Machine, Silo, machines, rates
 from hanse.planning.fedpipe.solution import silo_plans, solved
 from hanse.planning.fedpipe.step_probes import StepModel
+from hanse.planning.own_settings import own_settings
 from hanse.simulation import device_cost
 from hanse.simulation.link import links
 from hanse.tensors import low_rank

@@ -16,9 +16,10 @@ from hanse.planning.fedpipe.cost_model import StepSetting
 from hanse.planning.fedpipe.plan import kept_as_they_are, planned_names, refuse_unplanned
 from hanse.planning.fedpipe.planned import Bounds, Plan
 from hanse.planning.fedpipe.probe_run import ProbedSilo, ProbeRun
-from hanse.planning.fedpipe.silos import Machine, Silo, own_settings
+from hanse.planning.fedpipe.silos import Machine, Silo
 from hanse.planning.fedpipe.solution import silo_plans, solved
 from hanse.planning.fedpipe.step_probes import Probe, StepModel
+from hanse.planning.own_settings import own_settings
 
 
 def plan(experiment: Experiment, bounds: Bounds, folder: Path) -> Plan:

@@ -3,13 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hanse.experiment.schema import Experiment
 from hanse.learners.training.settings import TrainingSettings
 from hanse.planning.devices.profile import DeviceProfile
 from hanse.simulation.link import Link
 
 MANY = 1_000_000  # bytes of a message whose way is longer than that of an empty one
-SECTIONS = ("adapter", "model", "train")  # those that a plan writes for a silo
 
 
 @dataclass(frozen=True)
@@ -80,12 +78,6 @@ def rates(link: Link | None) -> tuple[float | None, float | None]:
     empty, full = (link.mean_journey(size, size, 0.0) for size in (0, MANY))
     up, down = full.up - empty.up, full.down - empty.down
     return (MANY / up if up else None), (MANY / down if down else None)
-
-
-def own_settings(experiment: Experiment) -> dict[str, list[str]]:
-    """The silos whose settings of `SECTIONS` are the user's own, with the names of these."""
-    found = {n: [s for s in SECTIONS if s in over] for n, over in experiment.clients.items()}
-    return {name: sections for name, sections in found.items() if sections}
 
 
 def machines(

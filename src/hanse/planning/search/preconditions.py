@@ -7,10 +7,9 @@ from hanse.experiment.assembly.assemble import Simulation, simulate
 from hanse.experiment.assembly.method import build_method
 from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.schema import Experiment, build_tasks
+from hanse.planning.own_settings import own_settings
 from hanse.planning.search.settings import Setting
 from hanse.planning.search.trial import experiment_of
-
-UNLIKE = ("adapter", "model", "train")  # settings of one silo that a search does not change
 
 
 def metric(experiment: Experiment) -> str:
@@ -67,7 +66,7 @@ def fitting(
     Each pair of adapter and algorithm is assembled once. Raises UserError if none is left, or if
     no silo holds out a row.
     """
-    unlike = _unlike(experiment)
+    unlike = own_settings(experiment)
     remarks = [f"in every trial these keep their own settings: {', '.join(unlike)}"] * bool(unlike)
     reasons: dict[tuple[str, str], str] = {}
     silent: list[str] = []
@@ -106,8 +105,3 @@ def refuse_silent(simulation: Simulation) -> list[str]:
             "nothing; raise data.client_test, or give them more rows."
         )
     return silent
-
-
-def _unlike(experiment: Experiment) -> list[str]:
-    """The silos with settings of their own that a search does not change."""
-    return [n for n, over in experiment.clients.items() if any(key in over for key in UNLIKE)]
