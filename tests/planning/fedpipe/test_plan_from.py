@@ -102,7 +102,7 @@ def made(file: Path, folder: Path, **bounds: Any) -> Plan:
 
 def test_each_silo_is_planned_by_its_own_steps(file: Path, told: Callable[..., Path]) -> None:
     folder = told(SILOS)
-    bound = 0.5 * made(file, folder).silos[1].usual
+    bound = 0.5 * made(file, folder).usual["silo-2"]
     plan = made(file, folder, seconds=bound)
     seconds = {
         silo.silo.name: plan.steps.seconds(SETTINGS[1], silo.silo.machine.steps)

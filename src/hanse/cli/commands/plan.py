@@ -117,8 +117,9 @@ def _show(made: "planned.Plan", out: Path) -> None:
     console.print("silo         seconds (now)    memory     sent    matrices  what", style="bold")
     for silo in made.silos:
         sizes = [formatting.bytes_(size) for size in (silo.memory, silo.bytes)]
+        usual = f"({made.usual[silo.silo.name]:.3g})"
         console.tell(
-            f"{silo.silo.name:<12} {silo.seconds:>7.3g} {f'({silo.usual:.3g})':<8} {sizes[0]:>8} "
+            f"{silo.silo.name:<12} {silo.seconds:>7.3g} {usual:<8} {sizes[0]:>8} "
             f"{sizes[1]:>9} {len(silo.ranks):>7}   {silo.form.name}",
             indent=13,
         )

@@ -22,9 +22,8 @@ from hanse.planning.fedpipe.cost_model import StepSetting
 from hanse.planning.fedpipe.importance_round import Importance, model_name
 from hanse.planning.fedpipe.planned import Bounds, Plan
 from hanse.planning.fedpipe.precisions import chosen_mode, lower_precisions, model_bytes
-from hanse.planning.fedpipe.problem import gain
 from hanse.planning.fedpipe.silos import Machine, Silo, machines, rates
-from hanse.planning.fedpipe.solution import silo_plans, solved
+from hanse.planning.fedpipe.solution import completed, draft
 from hanse.planning.fedpipe.step_probes import StepModel
 from hanse.planning.own_settings import own_settings
 from hanse.simulation import device_cost
@@ -50,16 +49,14 @@ def plan(experiment: Experiment, bounds: Bounds) -> Plan:
     silos = _silos(timed, names, bounds)
     means = _means(timed, silos, scores, adapter, bounds)
     silos = _as_counted_now(timed, silos, means)
-    usual = {silo.name: choices.usual_seconds(silo, means) for silo in silos}
-    bound = bounds.seconds or 1.02 * max(usual.values())
+    remarks = (*kept_as_they_are(own), *silo_devices.remarks(experiment, names))
+    begun = draft(experiment, scores, silos, means, bounds, remarks)
+    devices = silo_devices.measured(timed, experiment)
+    begun = replace(begun, devices=devices, model=chosen_mode(experiment, timed.learner))
     if bounds.precision and any(_is_short(silo, means) for silo in silos):
         lower = lower_precisions(simulation, resources, means.precisions[0])
         means = replace(means, precisions=[*means.precisions, *lower])
-    remarks = (*kept_as_they_are(own), *silo_devices.remarks(experiment, names))
-    evidence = scores, means.steps, tuple(means.matrices), adapter.r, bound, "", remarks
-    measured = silo_devices.measured(timed, experiment), chosen_mode(experiment, timed.learner)
-    draft = Plan(experiment, (), *evidence, *measured)
-    return _settled(draft, timed, silos, means, usual)
+    return _settled(begun, timed, silos, means)
 
 
 def _as_counted_now(timed: Simulation, silos: Sequence[Silo], means: Means) -> list[Silo]:
@@ -74,13 +71,7 @@ def _as_counted_now(timed: Simulation, silos: Sequence[Silo], means: Means) -> l
     return corrected
 
 
-def _settled(
-    draft: Plan,
-    timed: Simulation,
-    silos: Sequence[Silo],
-    means: Means,
-    usual: Mapping[str, float],
-) -> Plan:
+def _settled(begun: Plan, timed: Simulation, silos: Sequence[Silo], means: Means) -> Plan:
     """The best plan within the bound by the seconds that a simulation counts on devices.
 
     Each further try corrects the seconds of silos by those counted for the last one. If no plan is
@@ -89,22 +80,19 @@ def _settled(
     """
     found: list[tuple[bool, float, Plan]] = []
     for _ in range(TRIES):
-        problem = choices.problem(silos, means, draft.bound)
         try:
-            best, solver = solved(problem)
+            made, gain = completed(begun, silos, means)
         except UserError:
             if not any(within for within, _, _ in found):
                 raise
             break
-        plans = tuple(silo_plans(problem, best, silos, means, usual))
-        made = replace(draft, silos=plans, solver=solver)
         counted = silo_devices.counted(timed, made)
         if not counted:
             return made
         made, factors = _as_counted(made, counted)
         slowest = max(silo.seconds for silo in made.silos)
         within = slowest <= made.bound
-        found.append((within, gain(problem, best.silos) if within else -slowest, made))
+        found.append((within, gain if within else -slowest, made))
         if all(abs(factor - 1) <= CLOSE for factor in factors):
             break
         silos = [silo.corrected(f) for silo, f in zip(silos, factors, strict=True)]

@@ -17,7 +17,7 @@ from hanse.planning.fedpipe.plan import kept_as_they_are, planned_names, refuse_
 from hanse.planning.fedpipe.planned import Bounds, Plan
 from hanse.planning.fedpipe.probe_run import ProbedSilo, ProbeRun
 from hanse.planning.fedpipe.silos import Machine, Silo
-from hanse.planning.fedpipe.solution import silo_plans, solved
+from hanse.planning.fedpipe.solution import completed, draft
 from hanse.planning.fedpipe.step_probes import Probe, StepModel
 from hanse.planning.own_settings import own_settings
 
@@ -43,16 +43,12 @@ def plan(experiment: Experiment, bounds: Bounds, folder: Path) -> Plan:
     shares = choices.SHARES if bounds.seconds is not None else (1.0,)
     at_rest = Precision("", held, 1.0, 0.0)
     means = Means(matrices, steps, [at_rest], adapter.r, layers, shares)
-    usual = {silo.name: choices.usual_seconds(silo, means) for silo in silos}
-    bound = bounds.seconds or 1.02 * max(usual.values())
-    problem = choices.problem(silos, means, bound)
-    best, solver = solved(problem)
-    planned = tuple(silo_plans(problem, best, silos, means, usual))
     remarks = (*kept_as_they_are(own), *_ignored(experiment), *assumed, *_links(run, names))
-    evidence = run.importance, steps, tuple(matrices), adapter.r, bound, solver, remarks
-    training = {silo.silo.name: silo.seconds - silo.travel for silo in planned}
+    begun = draft(experiment, run.importance, silos, means, bounds, remarks)
+    made, _ = completed(begun, silos, means)
+    training = {silo.silo.name: silo.seconds - silo.travel for silo in made.silos}
     expected = {name: float(f"{seconds:.3g}") for name, seconds in training.items()}
-    return replace(Plan(experiment, planned, *evidence), expected=expected)
+    return replace(made, expected=expected)
 
 
 def _told(run: ProbeRun, names: Sequence[str]) -> dict[str, SiloFigures]:

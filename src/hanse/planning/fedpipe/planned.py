@@ -37,7 +37,6 @@ class SiloPlan:
     form: Form
     ranks: dict[str, int]
     seconds: float
-    usual: float
     memory: float
     bytes: float
 
@@ -51,7 +50,8 @@ class SiloPlan:
 class Plan:
     """The plan of an experiment, with its evidence.
 
-    solver: how it was found. matrices: all that may have an adapter. bound: seconds of a round.
+    matrices: all that may have an adapter. usual: seconds of a round with the experiment's own
+    settings, by silo. bound: the most that a planned round may take. solver: how it was found.
     devices: simulated ones with figures that were measured here, which the file lacks.
     model: settings of the base that `auto` has chosen here, and that memory and seconds depend on.
     expected: seconds of training by silo, which a run compares with its own; empty: none.
@@ -63,6 +63,7 @@ class Plan:
     steps: StepModel
     matrices: tuple[Matrix, ...]
     rank: int
+    usual: Mapping[str, float]
     bound: float
     solver: str
     remarks: tuple[str, ...]

@@ -1,13 +1,18 @@
 """The solution of a problem as the plan of each silo."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
+from hanse.experiment.schema import Experiment
 from hanse.planning.fedpipe import choices, program
 from hanse.planning.fedpipe.choices import SENT, Means
 from hanse.planning.fedpipe.heuristic import two_stage
-from hanse.planning.fedpipe.planned import SiloPlan
+from hanse.planning.fedpipe.importance_round import Importance
+from hanse.planning.fedpipe.planned import Bounds, Plan, SiloPlan
 from hanse.planning.fedpipe.problem import Allocation, Problem, gain, memory, seconds
 from hanse.planning.fedpipe.silos import Silo
+
+SLOWEST = 1.02  # of the slowest silo's seconds now: the bound of a round if the user gives none
 
 
 def solved(problem: Problem) -> tuple[Allocation, str]:
@@ -21,27 +26,47 @@ def solved(problem: Problem) -> tuple[Allocation, str]:
     return found, f"{text}, gap {100 * (found.gap or 0.0):.2g} %"
 
 
-def silo_plans(
-    problem: Problem,
-    best: Allocation,
+def draft(
+    experiment: Experiment,
+    importance: Importance,
     silos: Sequence[Silo],
     means: Means,
-    usual: Mapping[str, float],
+    bounds: Bounds,
+    remarks: Iterable[str],
+) -> Plan:
+    """A plan with its evidence and its bound, in which no silo is planned yet."""
+    usual = {silo.name: choices.usual_seconds(silo, means) for silo in silos}
+    bound = bounds.seconds or SLOWEST * max(usual.values())
+    evidence = importance, means.steps, tuple(means.matrices), means.rank, usual
+    return Plan(experiment, (), *evidence, bound, "", tuple(remarks))
+
+
+def completed(draft: Plan, silos: Sequence[Silo], means: Means) -> tuple[Plan, float]:
+    """The plan with the best one of each silo, and its gain.
+
+    Raises UserError for a silo whose machine holds no form of training within the bounds.
+    """
+    problem = choices.problem(silos, means, draft.bound)
+    best, solver = solved(problem)
+    planned = tuple(_silo_plans(problem, best, silos, means))
+    return replace(draft, silos=planned, solver=solver), gain(problem, best.silos)
+
+
+def _silo_plans(
+    problem: Problem, best: Allocation, silos: Sequence[Silo], means: Means
 ) -> Iterator[SiloPlan]:
-    """The plan of each silo. usual: seconds of a round with its own settings, by name."""
+    sizes = {matrix.name: matrix.size for matrix in means.matrices}
     for silo, options, taken in zip(silos, problem.silos, best.silos, strict=True):
         ranks = {
             matrix.name: means.ranks[place]
             for matrix, place in zip(means.matrices, taken.ranks, strict=True)
             if place is not None
         }
-        sizes = {matrix.name: matrix.size for matrix in means.matrices}
         yield SiloPlan(
             silo,
             choices.forms(silo, means)[taken.form],
             ranks,
             seconds(options, taken),
-            usual[silo.name],
             memory(options, taken),
             float(sum(SENT * rank * sizes[name] for name, rank in ranks.items())),
         )
