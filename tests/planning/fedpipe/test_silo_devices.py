@@ -157,3 +157,23 @@ def test_a_link_counts_as_the_simulation_counts_it() -> None:
     up, _ = rates(lossy)
     journey = lossy.mean_journey(0, 500_000, 0.0)
     assert up is not None and journey.up == pytest.approx(0.1 + 500_000 / up)
+
+
+@pytest.mark.usefixtures("few_probes")
+def test_a_plan_that_is_a_little_over_the_bound_is_corrected(
+    experiment_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seconds that are 1 % more than predicted are close, and may be past the user's bound."""
+    slower = [1.0]  # of each try; 1 after these
+
+    def counted(_: object, made: Plan) -> dict[str, float]:
+        factor = slower.pop() if slower else 1.0
+        return {own.silo.name: factor * (own.seconds - own.travel) for own in made.silos}
+
+    monkeypatch.setattr("hanse.planning.fedpipe.silo_devices.counted", counted)
+    experiment = load(experiment_file, WORDS)
+    free = planning.plan(experiment, Bounds(seconds=100.0))
+    slower.append(1.015)
+    made = planning.plan(experiment, Bounds(seconds=1.001 * max(s.seconds for s in free.silos)))
+    assert not slower and all(own.seconds <= made.bound for own in made.silos)
+    assert not any("more than the bound" in remark for remark in made.remarks)

@@ -93,7 +93,7 @@ def _settled(begun: Plan, timed: Simulation, silos: Sequence[Silo], means: Means
         slowest = max(silo.seconds for silo in made.silos)
         within = slowest <= made.bound
         found.append((within, gain if within else -slowest, made))
-        if all(abs(factor - 1) <= CLOSE for factor in factors):
+        if within and all(abs(factor - 1) <= CLOSE for factor in factors):
             break
         silos = [silo.corrected(f) for silo, f in zip(silos, factors, strict=True)]
     return silo_devices.judged(max(found, key=lambda own: own[:2])[2])
