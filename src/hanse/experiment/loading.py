@@ -24,7 +24,7 @@ from hanse.experiment.part_kinds import AT_SILOS, NAMED, changed_at, spec_name
 from hanse.experiment.schema import Experiment
 from hanse.experiment.validation import SettingError, UnknownKeysError, explain
 from hanse.journal import claims, yaml_text
-from hanse.journal.yaml_text import Values
+from hanse.journal.yaml_text import Place, Values
 from hanse.learners.models.model_files import PACKAGED
 from hanse.security import trusted_code
 
@@ -111,6 +111,17 @@ def compose(values: Values, text: str, path: Path, overrides: Iterable[str]) -> 
         if word := _wrong_word(error, values, changes, path):
             raise _in_word(error, word) from None
         raise _in_file(error, path, text) from None
+
+
+def says(path: Path, overrides: Iterable[str], place: Place) -> bool:
+    """True if a file that can be loaded, or an override, has a setting under any of its names."""
+    values: Any = renaming.settled(yaml_text.read(path)[0])
+    values = override(values, [change for word in overrides for change in _changes(word)])
+    for key in place:
+        if not isinstance(values, dict) or key not in values:
+            return False
+        values = values[key]
+    return True
 
 
 def _changes(word: str) -> list[Change]:

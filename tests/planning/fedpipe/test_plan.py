@@ -214,6 +214,33 @@ def test_bad_options_are_one_sentence(
     assert outcome.err.count("hanse: ") == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "words", "free"),
+    [
+        ("", (), True),
+        ("load_in_4bit: false", (), False),
+        ("", ("model.quantization=none",), False),
+        ("", ("quantization=none",), False),
+    ],
+)
+def test_bits_that_the_user_names_under_any_name_stay(
+    hanse: Callable[..., Outcome],
+    experiment_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    words: tuple[str, ...],
+    free: bool,
+) -> None:
+    def planned(_: object, bounds: Bounds) -> Plan:
+        raise UserError(f"bits are free: {bounds.precision}.")
+
+    monkeypatch.setattr(planning, "plan", planned)
+    text = experiment_file.read_text(encoding="utf-8")
+    experiment_file.write_text(f"{text}{line}\n", encoding="utf-8")
+    outcome = hanse("plan", experiment_file, *words)
+    assert f"bits are free: {free}" in outcome.err
+
+
 def test_the_command_writes_a_copy_and_names_silos_that_hold_nothing(
     hanse: Callable[..., Outcome],
     experiment_file: Path,

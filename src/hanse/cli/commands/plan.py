@@ -1,5 +1,6 @@
 """hanse plan."""
 
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from hanse.experiment import loading
 from hanse.lazy_imports import lazy_imports
 
 with lazy_imports():
-    from hanse.journal import record_files, yaml_text
+    from hanse.journal import record_files
     from hanse.planning.devices import profile as device_profile
     from hanse.planning.fedpipe import plan as planning
     from hanse.planning.fedpipe import plan_from, plan_page, planned
@@ -72,44 +73,49 @@ def plan(
     search_plan.refuse_options(
         {**bounds, "--slower": slower, "--from": probe} if search else {**space, **budget}, search
     )
-    out = out or file.with_name(f"{file.stem}.plan{file.suffix}")
-    if out.exists():
-        raise UserError(f"{out} exists already; name another file in --out.")
-    refuse_unwritable(out)
+    out = _copy(file, out)
     anew = bool(overrides) or out.resolve().parent != file.resolve().parent
+    experiment = loading.load(file, overrides or (), trust)
     if search:
         wish = search_plan.wishes(adapters, algorithms, rates, trials, rounds)
-        found = loading.load(file, overrides or (), trust)
-        search_plan.show_search(file, found, wish, out, anew)
+        search_plan.show_search(file, experiment, wish, out, anew)
         return
-    if probe and profiles:
-        raise UserError(
-            f"--profiles are of silos without figures of their own, and those in {probe} have "
-            "some; leave one of --from and --profiles out."
-        )
-    limits = _bounds(file, round_seconds, memory, profiles, slower)
-    experiment = loading.load(file, overrides or (), trust)
+    limits = _bounds(round_seconds, memory, profiles, slower, probe)
+    if loading.says(file, overrides or (), ("model", "quantization")):
+        limits = replace(limits, precision=False)
     made = plan_from.plan(experiment, limits, probe) if probe else planning.plan(experiment, limits)
     plan_page.write(out, file, made, anew)
     _show(made, out)
 
 
+def _copy(file: Path, out: Path | None) -> Path:
+    """The file that is written; raises UserError if it exists, or cannot be written."""
+    out = out or file.with_name(f"{file.stem}.plan{file.suffix}")
+    if out.exists():
+        raise UserError(f"{out} exists already; name another file in --out.")
+    refuse_unwritable(out)
+    return out
+
+
 def _bounds(
-    file: Path,
     seconds: float | None,
     memory: list[str] | None,
     profiles: list[str] | None,
     slower: list[str] | None,
+    probe: Path | None,
 ) -> "planned.Bounds":
-    """The user's bounds of a plan; bits are free unless the file names them."""
+    """The user's bounds of a plan."""
+    if probe and profiles:
+        raise UserError(
+            f"--profiles are of silos without figures of their own, and those in {probe} have "
+            "some; leave one of --from and --profiles out."
+        )
     if seconds is not None and not 0 < seconds < inf:
         raise UserError(
             f"--round-seconds came as {seconds:g}, and a round takes some seconds; write "
             "them, such as 60, or leave the option out."
         )
-    written = yaml_text.read(file)[0].get("model")
-    free = not (isinstance(written, dict) and "quantization" in written)
-    return planned.Bounds(seconds, _memory(memory), _profiles(profiles), free, _slower(slower))
+    return planned.Bounds(seconds, _memory(memory), _profiles(profiles), slower=_slower(slower))
 
 
 def _show(made: "planned.Plan", out: Path) -> None:
