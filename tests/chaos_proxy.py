@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import random
 import socket
 import struct
@@ -15,7 +16,7 @@ CHUNK = 2**16
 class Weather:
     """What happens to connections.
 
-    delay: seconds by which each piece of data comes later.
+    delay: seconds by which each piece of data comes later. up, down: bytes a second of a way.
     reset: how often, by piece, a connection ends at once; cut: or after half of the piece.
     faults: of the last two, at most so many.
     """
@@ -24,6 +25,8 @@ class Weather:
     reset: float = 0.0
     cut: float = 0.0
     faults: int = 0
+    up: float = math.inf
+    down: float = math.inf
 
 
 class Proxy:
@@ -64,9 +67,10 @@ class Proxy:
         both: tuple[asyncio.StreamWriter, ...],
         way: str,
     ) -> None:
+        rate = self._weather.up if way == "up" else self._weather.down
         with contextlib.suppress(OSError):
             while data := await source.read(CHUNK):
-                await asyncio.sleep(self._weather.delay)
+                await asyncio.sleep(self._weather.delay + len(data) / rate)
                 fault = self._fault()
                 if fault == "cut":
                     target.write(data[: len(data) // 2])

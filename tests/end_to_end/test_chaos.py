@@ -18,6 +18,7 @@ from torch import Tensor
 from chaos_proxy import Weather
 from hanse.journal.checkpoints import checkpoints
 from hanse.journal.run_folder import read_ledger, read_rounds
+from hanse.planning.fedpipe import measured_links
 from history import mean_of, model_of
 from knocks import least_probability, share, share_by_chance
 from patience import patience
@@ -38,6 +39,7 @@ chaos = pytest.mark.chaos
 Figures = Callable[..., None]
 KILLS = 30
 DEADLINE = 20.0
+WAYS = "up", "down"
 # Promised are 10 s from a restart to work, and 15 s until a silo is back, on a quiet machine. The
 # bounds leave room for one that is busy; the figures say how long it took.
 MOST_TO_THE_NEXT_ROUND = patience(60.0)
@@ -94,6 +96,28 @@ def test_over_bad_links_each_update_counts_once(
     assert digest(made.run) == expected
     _counted_once(made, rounds, names)
     figures("bad links", rounds=rounds, faults=happened, seconds=time.monotonic() - start)
+
+
+@chaos
+def test_a_probe_measures_links_of_known_rates(
+    experiment_file: Path, review_file: Path, tmp_path: Path, figures: Figures
+) -> None:
+    probe = "algorithm={fedpipe: {probe: true}}", "rounds=10", "num_clients=2", "adapter.lora.r=32"
+    links = {"silo-1": Weather(up=3e3, down=6e3), "silo-2": Weather(up=6e3, down=6e3)}
+    with federation(tmp_path, experiment_file, review_file, *ALONE, *probe) as made:
+        made.server()
+        for number, (name, weather) in enumerate(links.items()):
+            port = made.proxy(f"link-{number}", weather, seed=number)
+            made.silo(name, server=f"127.0.0.1:{port}")
+        made.done(patience(600))
+    found = measured_links.measured(read_ledger(made.run))
+    measured: dict[str, float] = {}
+    for name, weather in links.items():
+        ratios = {way: (getattr(found[name], way) or 0.0) / getattr(weather, way) for way in WAYS}
+        measured |= {f"{way} of {name}": ratio for way, ratio in ratios.items()}
+    figures("measured ÷ real rates of links", **measured)
+    # Words of the engine travel beside the messages, and take a part of links as slow as these.
+    assert all(0.4 <= ratio <= 1.3 for ratio in measured.values()), measured
 
 
 @chaos

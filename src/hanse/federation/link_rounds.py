@@ -37,6 +37,10 @@ def link_round(number: int) -> LinkRound | None:
 
 
 def sample(large: bool, numbers: int, context: RoundContext) -> Tensors:
-    """A tensor for a message; one that is large has so many numbers, which do not compress."""
-    draw = context.generator(SAMPLE)
-    return {SAMPLE: torch.rand(numbers if large else 1, generator=draw)}
+    """A tensor for a message; one that is large has so many numbers, which do not compress.
+
+    Its norm is 1 in all messages, or a server that bounds norms (`deployment.max_norm_ratio`) would
+    refuse the longest.
+    """
+    drawn = torch.rand(numbers if large else 1, generator=context.generator(SAMPLE))
+    return {SAMPLE: drawn / drawn.norm()}

@@ -29,6 +29,7 @@ class Ledger:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.simulated: defaultdict[str, float] = defaultdict(float)
         self._last: dict[tuple[str, str], int] = {}  # index of the last request by client and kind
+        self._arrived: dict[tuple[str, str], float] = {}  # times of replies not used yet
 
     @property
     def is_remote(self) -> bool:
@@ -43,7 +44,12 @@ class Ledger:
             self.records[index] = replace(record, down=record.down + size)
             return
         self._last[client, kind] = len(self.records)
+        self._arrived.pop((client, kind), None)  # of an earlier request
         self.records.append(ClientRecord(0, client, kind, down=size, sent_at=time.time()))
+
+    def arrived(self, client: str, kind: str, at: float) -> None:
+        """Note when the reply to a client's last request came, which is used in its turn."""
+        self._arrived[client, kind] = at
 
     def received(
         self, client: str, kind: str, size: int, numbers: Numbers, error: str = ""
@@ -59,7 +65,7 @@ class Ledger:
             up=record.up + size,
             numbers={**record.numbers, **numbers},
             error=error or record.error,
-            answered_at=time.time(),
+            answered_at=self._arrived.pop((client, kind), None) or time.time(),
         )
 
     def travelled(self, client: str, kind: str, journey: Journey) -> None:
@@ -105,5 +111,6 @@ class Ledger:
         records = [self._of_round(record, round) for record in self.records]
         seconds = dict(self.seconds)
         self.records, self._last, self.seconds = [], {}, defaultdict(float)
+        self._arrived = {}
         self.simulated = defaultdict(float)
         return records, seconds

@@ -18,7 +18,7 @@ from hanse.federation.algorithms.flexlora import FlexLoRA
 from hanse.federation.compression.int8 import Int8
 from hanse.federation.compression.zstd import Zstd
 from hanse.federation.interfaces.trained_tensors import SHARE
-from hanse.federation.link_rounds import link_round
+from hanse.federation.link_rounds import SAMPLE, link_round, sample
 from hanse.federation.messages import Reply, Request
 from hanse.federation.method import Method
 from hanse.federation.pipeline import Pipeline, Pipelines
@@ -309,6 +309,15 @@ def test_a_codec_that_would_change_scores_is_refused() -> None:
         Method(FedPipe(probe=True), Mean(), coded)
     Method(FedPipe(), Mean(), coded)
     Method(FedPipe(probe=True), Mean(), Pipelines(Pipeline("upload", (Zstd(),))))
+
+
+@pytest.mark.parametrize(("large", "numbers"), [(True, 1000), (True, 10), (False, 1000)])
+def test_messages_that_time_links_have_one_norm_whoever_sends_them(
+    large: bool, numbers: int
+) -> None:
+    contexts = [RoundContext(0, 2, client) for client in ("c0", "c1")]
+    drawn = [sample(large, numbers, context)[SAMPLE] for context in contexts]
+    torch.testing.assert_close(torch.stack([d.norm() for d in drawn]), torch.ones(2))
 
 
 def test_rounds_after_the_first_of_a_probe_time_links_and_change_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The exchange of a round tells a rule what its clients have in common."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from hanse.federation.algorithms.scaffold import Scaffold
 from hanse.federation.exchange.round import open_round
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.exchange import Exchange
+from hanse.federation.messages import Reply
 from hanse.federation.sums import NUMBERS, WEIGHT
+from hanse.journal.run_folder import read_ledger
 from parts.secure_sum import SecureSum
-from toys import Outcome, federate, held_out, silos
+from toys import Meddler, Outcome, federate, held_out, silos
 
 
 def opened(outcome: Outcome, round: int = 2) -> Exchange:
@@ -48,3 +51,21 @@ def test_requests_that_differ_have_no_common_digest(tmp_path: Path) -> None:
         opened(outcome).digest()
     alike = federate(HetLoRA(), silos(2, rank=2), tmp_path / "alike", held_out(rank=2), rounds=1)
     assert len(opened(alike).digest()) == 32
+
+
+def test_the_ledger_has_the_time_at_which_each_reply_came(tmp_path: Path) -> None:
+    """Replies are used in client order, whichever comes first."""
+
+    def slow(reply: Reply) -> Reply:
+        time.sleep(0.3 if reply.client == "c0" else 0.0)
+        return reply
+
+    federate(
+        FedAvg(),
+        silos(2),
+        tmp_path,
+        rounds=1,
+        network=lambda inner: Meddler(inner, changed=slow, rearranged=lambda own: own[::-1]),
+    )
+    came = {r.client: r.answered_at for r in read_ledger(tmp_path) if r.kind == "train"}
+    assert came["c0"] - came["c1"] >= 0.25

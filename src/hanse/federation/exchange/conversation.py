@@ -1,6 +1,7 @@
 """Requests of one kind to a round's clients, and their replies in client order."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -141,10 +142,10 @@ class Conversation:
                 arrived = self.transport.receive(left)
             if arrived is None:
                 return
-            sender = arrived[0]
+            sender, at = arrived[0], time.time()
             reply, size = self._read(*arrived)
             del arrived  # its bytes are on disk now
-            if self._take(sender, reply, size):
+            if self._take(sender, reply, size, at):
                 self._missing.discard(sender)
                 self.spare = max(0, self.spare - bool(reply.error))  # another client must reply
                 yield reply, size
@@ -163,8 +164,8 @@ class Conversation:
         self._unsent.extend(clients)
         return self._end()
 
-    def _take(self, sender: str, reply: Reply, size: int) -> bool:
-        """Account for a reply; returns True for the one that its sender owes.
+    def _take(self, sender: str, reply: Reply, size: int, at: float) -> bool:
+        """Account for a reply; returns True for the one that its sender owes. at: when it came.
 
         Any other reply is refused; a client that lacks the constants or files is asked once more.
         """
@@ -172,6 +173,7 @@ class Conversation:
             self._refuse(reply.client, reply.kind, reply.round, size)
             return False
         self._under_way -= 1
+        self.ledger.arrived(sender, reply.kind, at)
         if sender not in self._supplied and self.supply and self.supply.lacking(reply):
             self._unsupplied.append(sender)
         elif self._lacks_constants(reply) or self.again(reply):
