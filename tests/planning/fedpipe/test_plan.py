@@ -153,6 +153,7 @@ def test_a_plan_has_its_evidence(made: Plan) -> None:
     [
         (["adapter=ia3"], "hanse plan chooses the ranks of LoRA's matrices"),
         (["adapter.lora.use_dora=true"], "without use_dora and target_parameters"),
+        (["adapter.lora.rank_pattern={q_proj: 2}"], "rank_pattern has set q_proj already; leave"),
         (["algorithm=scaffold", "train.optim=sgd"], "algorithm: scaffold cannot combine; choose"),
         (["aggregator=secagg"], "FedPipe needs"),
     ],

@@ -100,7 +100,7 @@ class Means:
 
     @property
     def ranks(self) -> list[int]:
-        """The ranks that a matrix may have, smallest first: R, and it halved again and again."""
+        """The ranks that a matrix may have: the powers of two from 2 that are below R, and R."""
         return sorted({self.rank} | {2**n for n in range(1, 17) if 2**n < self.rank})
 
 

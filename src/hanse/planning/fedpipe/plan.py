@@ -117,6 +117,11 @@ def refuse_unplanned(experiment: Experiment) -> Lora:
             "hanse plan chooses the ranks of LoRA's matrices, and the experiment's adapter is "
             "another; set adapter: lora, without use_dora and target_parameters."
         )
+    if adapter.rank_pattern:
+        raise UserError(
+            "hanse plan chooses each matrix's rank, r at most, and adapter.lora.rank_pattern has "
+            f"set {', '.join(adapter.rank_pattern)[:200]} already; leave it out."
+        )
     name = spec_name(experiment.algorithm)
     if name not in AVERAGED:
         raise UserError(

@@ -67,7 +67,7 @@ def _adapter(silo: SiloPlan, plan: Plan) -> dict[str, Any]:
     if getattr(fresh, "layers_to_transform", None) is not None:
         own["layers_to_transform"] = None  # the names above are of single layers
     others = {name: silo.ranks[name] for name in names if silo.ranks[name] != plan.rank}
-    if others or getattr(fresh, "rank_pattern", None):
+    if others:
         own["rank_pattern"] = others
     return own
 
