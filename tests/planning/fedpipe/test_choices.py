@@ -89,6 +89,15 @@ def test_fewer_bits_are_taken_by_silos_that_need_them_alone() -> None:
     assert memory(problem.silos[1], found.silos[1]) <= 8e8
 
 
+def test_a_silo_with_memory_keeps_its_bits_even_if_others_are_faster() -> None:
+    one, options = silo("a"), means(USUAL, Precision("int8", 4e8, 0.5, 0.02))
+    problem = choices.problem([one], options, 0.6 * choices.usual_seconds(one, options))
+    found = program.best(problem)
+    assert found is not None
+    form = choices.forms(one, options)[found.silos[0].form]
+    assert form.precision.name == "" and form.share < 1
+
+
 def test_rows_of_an_optimizer_step_stay_and_a_share_shortens_a_round() -> None:
     one = silo("a", train=TrainingSettings(per_device_train_batch_size=6, max_steps=10))
     assert {form.rows for form in choices.forms(one, means())} == {1, 2, 3, 6}

@@ -89,6 +89,13 @@ class Means:
         device = RUNTIME - self.around if silo.machine.device else 0.0
         return precision.memory + device
 
+    def is_short(self, silo: Silo) -> bool:
+        """True if a silo's memory does not hold the base as it is, with one row and all layers."""
+        setting = StepSetting(1, silo.longest, 0, self.layers)
+        return silo.machine.memory < (
+            self.at_rest(silo, self.precisions[0]) + self.steps.bytes(setting)
+        )
+
     def seconds(self, silo: Silo, setting: StepSetting) -> float:
         """The seconds of a silo's step with the base as the experiment has it."""
         return silo.machine.slower * self.steps.seconds(setting, silo.machine.steps)
@@ -105,7 +112,11 @@ class Means:
 
 
 def forms(silo: Silo, means: Means) -> list[Form]:
-    """The forms of training at a silo; the rows of an optimizer step stay those of its settings."""
+    """The forms of training at a silo; the rows of an optimizer step stay those of its settings.
+
+    The base has fewer bits only where the silo's memory is short.
+    """
+    precisions = means.precisions if means.is_short(silo) else means.precisions[:1]
     batch = silo.train.batch
     most = max(MOST_ROWS, silo.train.per_device_train_batch_size)
     sizes = [n for n in range(1, batch + 1) if batch % n == 0 and n <= most]
@@ -114,7 +125,7 @@ def forms(silo: Silo, means: Means) -> list[Form]:
     depths = sorted({max(1, means.layers * n // 4) for n in (1, 2, 3, 4)})
     return [
         Form(precision, rows, depth, share)
-        for precision in means.precisions
+        for precision in precisions
         for rows in sizes
         for depth in depths
         for share in means.shares

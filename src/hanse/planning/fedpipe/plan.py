@@ -18,7 +18,6 @@ from hanse.planning.fedpipe import (
     step_probes,
 )
 from hanse.planning.fedpipe.choices import SENT, Matrix, Means, Precision
-from hanse.planning.fedpipe.cost_model import StepSetting
 from hanse.planning.fedpipe.importance_round import Importance, model_name
 from hanse.planning.fedpipe.planned import Bounds, Plan
 from hanse.planning.fedpipe.precisions import chosen_mode, lower_precisions, model_bytes
@@ -53,7 +52,7 @@ def plan(experiment: Experiment, bounds: Bounds) -> Plan:
     begun = draft(experiment, scores, silos, means, bounds, remarks)
     devices = silo_devices.measured(timed, experiment)
     begun = replace(begun, devices=devices, model=chosen_mode(experiment, timed.learner))
-    if bounds.precision and any(_is_short(silo, means) for silo in silos):
+    if bounds.precision and any(map(means.is_short, silos)):
         lower = lower_precisions(simulation, resources, means.precisions[0])
         means = replace(means, precisions=[*means.precisions, *lower])
     return _settled(begun, timed, silos, means)
@@ -221,13 +220,6 @@ def _measured(
     simulated = {name: device_cost.Machine.of(devices[name], bf16) for name in used}
     timed = not all(silo.machine.device for silo in silos)
     return step_probes.measured(learner, names, most, rank, simulated, timed=timed)
-
-
-def _is_short(silo: Silo, means: Means) -> bool:
-    """True if a silo's memory does not hold the base as it is, with one row and all layers."""
-    setting = StepSetting(1, silo.longest, 0, means.layers)
-    rest = means.at_rest(silo, means.precisions[0])
-    return silo.machine.memory < rest + means.steps.bytes(setting)
 
 
 def kept_as_they_are(own: Mapping[str, Sequence[str]]) -> Iterator[str]:
