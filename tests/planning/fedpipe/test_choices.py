@@ -106,6 +106,13 @@ def test_rows_of_an_optimizer_step_stay_and_a_share_shortens_a_round() -> None:
     assert silo("a").shorter(0.25).num_train_epochs == 0.125
 
 
+def test_packed_rows_have_all_tokens_and_some_are_full() -> None:
+    packed = silo("a").packed(100, 512)
+    assert (packed.rows, packed.mean, packed.longest) == (100, 480, 512)
+    few = replace(silo("a"), rows=2).packed(1, 512)
+    assert (few.rows, few.mean, few.longest) == (1, 120, 120)
+
+
 def test_gains_are_those_that_are_documented() -> None:
     option = choices.problem([silo("a")], means(), 10.0).silos[0]
     assert option.ranks[0][-1].gain == pytest.approx(MATRICES[0].score)

@@ -124,6 +124,19 @@ def test_a_file_whose_text_cannot_be_changed_is_written_anew(
     assert "without its comments" in out.read_text(encoding="utf-8")
 
 
+def test_packed_rows_are_planned_as_they_are_trained(
+    experiment_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_probes, "MOST_PROBES", 2)
+    words = ["objective=sft", "model.max_length=64", "data.partition=iid"]
+    plain = planning.plan(load(experiment_file, words), Bounds())
+    packed = planning.plan(load(experiment_file, [*words, "train.packing=true"]), Bounds())
+    for one, other in zip(plain.silos, packed.silos, strict=True):
+        tokens = one.silo.rows * one.silo.mean
+        assert other.silo.rows * other.silo.mean == pytest.approx(tokens, rel=0.05)
+        assert other.silo.longest == 64 and 2 * one.silo.mean < other.silo.mean <= 64
+
+
 def test_only_what_was_auto_and_measured_is_chosen(file: Path) -> None:
     mode, measured = ComputeMode(bf16=True, products="packed"), SimpleNamespace(comparisons=(1,))
     backbone = SimpleNamespace(compute_mode=mode, measurement=measured)

@@ -229,6 +229,8 @@ def test_other_folders_are_refused(
         plan_from.plan(load(file, ["adapter.lora.r=2"]), Bounds(), probe)
     with pytest.raises(UserError, match="no silo has told of its machine in"):
         made(file, told({}))
+    with pytest.raises(UserError, match=r"train\.packing fills rows up to model\.max_length"):
+        plan_from.plan(load(file, ["train.packing=true"]), Bounds(), probe)
     more = load(file, ["num_clients=4"])
     with pytest.raises(UserError, match="has no answer of silo-4 to the probe"):
         plan_from.plan(more, Bounds(), told(SILOS))

@@ -186,6 +186,8 @@ def _silos(timed: Simulation, names: Sequence[str], bounds: Bounds) -> list[Silo
         latency = link.mean_journey(0, 0, 0.0).seconds if link else 0.0
         way = rates(link), latency
         silo = Silo(name, len(lengths), mean, max(lengths), train, known[name], *way)
+        if train.packing:
+            silo = silo.packed(client.learner.row_count("train"), client.learner.max_length)
         silos.append(silo.corrected(bounds.slower.get(name, 1.0)))
     return silos
 

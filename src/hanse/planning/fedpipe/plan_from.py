@@ -30,6 +30,11 @@ def plan(experiment: Experiment, bounds: Bounds, folder: Path) -> Plan:
     """
     adapter, own = refuse_unplanned(experiment), own_settings(experiment)
     names = planned_names(experiment, own, bounds)
+    if experiment.train.packing and experiment.model.max_length is None:
+        raise UserError(
+            "train.packing fills rows up to model.max_length, which the experiment leaves to each "
+            "silo's model, and a plan from a probe's run loads none; set model.max_length."
+        )
     run = probe_run.read(folder, experiment)
     told = _told(run, names)
     steps, layers = _steps(told), int(mode(figures.layers for figures in told.values()))
@@ -165,8 +170,11 @@ def _silo(
     mean, longest = float(probed.mean), max(own.longest for own in told.values())
     if probed.figures is not None:
         mean, longest = probed.figures.mean, probed.figures.longest
-    train = experiment.for_client(name).train
+    train, room = experiment.for_client(name).train, experiment.model.max_length
     silo = Silo(name, probed.rows, round(min(mean, longest)), round(longest), train, machine)
+    if train.packing:
+        assert room is not None  # or it was refused
+        silo = silo.packed(math.ceil(silo.rows * silo.mean / room), room)
     if link is not None:
         silo = replace(silo, rates=(link.up, link.down), latency=link.latency)
     return silo.corrected(bounds.slower.get(name, 1.0))

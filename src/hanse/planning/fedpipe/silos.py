@@ -35,8 +35,9 @@ class Machine:
 class Silo:
     """A silo whose training is planned.
 
-    rows: of its training. mean, longest: tokens of a row. rates: bytes a second up and down of its
-        link; None: no limit. latency: seconds of this link up and down together.
+    rows: of its training; packed ones, with packing. mean, longest: tokens of a row. rates: bytes a
+        second up and down of its link; None: no limit. latency: seconds of this link up and down
+        together.
     """
 
     name: str
@@ -56,6 +57,12 @@ class Silo:
             return replace(self.train, max_steps=max(1, round(share * self.train.max_steps)))
         epochs = self.train.num_train_epochs or 1.0
         return replace(self.train, num_train_epochs=float(f"{share * epochs:.4g}"))
+
+    def packed(self, rows: int, room: int) -> "Silo":
+        """The silo with its tokens in so many rows, of which some are full. room: tokens of one."""
+        tokens = self.rows * self.mean
+        longest = max(self.longest, min(room, tokens))
+        return replace(self, rows=rows, mean=max(1, round(tokens / rows)), longest=longest)
 
     def corrected(self, factor: float) -> "Silo":
         """The silo whose steps take so many times as long."""
