@@ -138,6 +138,7 @@ def probed(
 def memory(backbone: Backbone) -> tuple[float, float]:
     """Bytes that the process holds, and those left for it; of a GPU if the model is there."""
     if backbone.device.type == "cuda":
+        torch.cuda.empty_cache()  # what torch keeps for later tensors would count as neither
         held = torch.cuda.memory_allocated(backbone.device)
         return float(held), float(torch.cuda.mem_get_info(backbone.device)[0])
     release()
@@ -254,10 +255,10 @@ def peak_above(backbone: Backbone, work: Callable[[], object]) -> float | None:
     They are those of a GPU if the model is there.
     """
     if backbone.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats(backbone.device)
+        before = torch.cuda.memory_allocated(backbone.device)
         work()
-        return float(torch.cuda.max_memory_allocated() - before)
+        return float(torch.cuda.max_memory_allocated(backbone.device) - before)
     release()  # what earlier work has left would hide a part of this one's peak
     told, before = reset_peak(), held_memory()
     work()
