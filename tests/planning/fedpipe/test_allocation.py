@@ -13,6 +13,7 @@ from hanse.errors import UserError
 from hanse.planning.fedpipe.heuristic import two_stage, uniform
 from hanse.planning.fedpipe.problem import Choice, Problem, SiloChoices, SiloPlan, fits, gain
 from hanse.planning.fedpipe.program import best
+from hanse.planning.fedpipe.solution import solved
 
 FORMS = (("nf4", 0.0, 0.3, 1.3), ("int8", 0.02, 0.5, 1.2), ("bf16", 0.03, 1.0, 1.0))
 
@@ -69,6 +70,7 @@ def brute_force(problem: Problem) -> float:
             SiloPlan(form, ranks)
             for form in range(len(silo.forms))
             for ranks in itertools.product(*((None, *range(len(r))) for r in silo.ranks))
+            if any(rank is not None for rank in ranks)
         ]
         for silo in problem.silos
     ]
@@ -104,6 +106,31 @@ def test_a_form_that_stops_above_a_matrix_excludes_it() -> None:
         found = best(problem)
         assert found is not None and gain(problem, found.silos) == gained
     assert not fits(Problem((silo,), 9.0, depths=(1, 2)), (SiloPlan(0, (None, 0)),))
+
+
+def test_no_silo_is_left_without_an_adapter_for_more_rows() -> None:
+    forms = (Choice("an eighth", 0.35, 0.0, 0.5), Choice("a quarter", 0.5, 0.0, 0.99))
+    silo = SiloChoices("silo-1", 1.0, 1.0, forms, ((Choice("rank 2", 0.05, 0.0, 0.1),),))
+    problem = Problem((silo,), 1.0)
+    for plan in (best(problem), two_stage(problem), solved(problem)[0]):
+        assert plan is not None and plan.silos == (SiloPlan(0, (0,)),)
+    with pytest.raises(UserError, match=r"silo-1 takes 0\.6 s for a round by an eighth"):
+        best(replace(problem, seconds=0.55))
+
+
+def test_a_silo_that_holds_no_matrix_of_the_others_is_named() -> None:
+    """One matrix may have adapters, and each silo holds another one."""
+    small, large = Choice("rank 2", 1.0, 0.1, 0.0), Choice("rank 2", 1.0, 9.0, 0.0)
+    forms = (Choice("nf4", 0.0, 0.5, 0.1),)
+    silos = tuple(
+        SiloChoices(name, weight, 1.0, forms, ranks)
+        for name, weight, ranks in (
+            ("silo-1", 0.9, ((small,), (large,))),
+            ("silo-2", 0.1, ((large,), (small,))),
+        )
+    )
+    with pytest.raises(UserError, match=r"silo-. cannot hold an adapter within the bounds; raise"):
+        solved(Problem(silos, 1.0, matrices=1))
 
 
 def test_many_silos_and_matrices_are_solved_within_the_limit() -> None:
@@ -143,7 +170,9 @@ def test_a_silo_that_holds_nothing_is_named_with_what_would_fit(solve) -> None: 
 def test_a_bound_that_nobody_meets_is_refused_with_the_least_that_one_would(solve) -> None:  # type: ignore[no-untyped-def]
     problem = instance(1)
     least = max(
-        min(f.seconds for f in silo.forms if f.memory <= silo.memory) for silo in problem.silos
+        min(f.seconds for f in silo.forms if f.memory <= silo.memory)
+        + min(ranks[0].seconds for ranks in silo.ranks)
+        for silo in problem.silos
     )
     said = rf"takes {least:.1f} s .*the bound is 0\.0 s.*; raise the bound to ([0-9.]+) s"
     with pytest.raises(UserError, match=said) as refused:

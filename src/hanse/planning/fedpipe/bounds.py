@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hanse.errors import UserError
-from hanse.planning.fedpipe.problem import Choice, Problem, SiloChoices
+from hanse.planning.fedpipe.problem import NOTHING, Choice, Problem, SiloChoices
 
 MORE_MEMORY = "give {} more memory, a smaller model, or shorter rows"
 MORE_TIME = "raise the bound to {:.1f} s, or let {} train on fewer rows in a round"
@@ -13,14 +14,15 @@ MORE_TIME = "raise the bound to {:.1f} s, or let {} train on fewer rows in a rou
 def refuse_unfit(problem: Problem) -> None:
     """Raise UserError for silos whose machines hold no form of training within the bounds.
 
-    A form alone, without any adapter, is the least that a silo can do; a rank only adds to it.
+    A form with its smallest adapter is the least that a silo can do; other ranks only add to it.
     """
     narrow, slow, needed = [], [], 0.0
     for silo in problem.silos:
-        held = [form for form in silo.forms if form.memory <= silo.memory]
+        least = _least(problem, silo)
+        held = [form for form in least if form.memory <= silo.memory]
         fastest = min(held, key=_seconds, default=None)
         if fastest is None:
-            narrow.append(_narrow(silo))
+            narrow.append(_narrow(silo, least))
         elif fastest.seconds > problem.seconds:
             slow.append(
                 f"{silo.name} takes {fastest.seconds:.1f} s for a round by {fastest.name}, the "
@@ -33,9 +35,24 @@ def refuse_unfit(problem: Problem) -> None:
         raise UserError("; ".join(reasons) + ".")
 
 
-def _narrow(silo: SiloChoices) -> str:
+def _least(problem: Problem, silo: SiloChoices) -> list[Choice]:
+    """A silo's forms, each with the smallest adapter that it may have."""
+    smallest: dict[int | None, Choice] = {}
+    for form in silo.forms:
+        if form.depth not in smallest:
+            reached = (m for m in range(problem.count) if problem.reaches(form, m))
+            ranks = (silo.ranks[m][0] for m in reached if silo.ranks[m])
+            smallest[form.depth] = min(ranks, key=_memory, default=NOTHING)
+    pairs = ((form, smallest[form.depth]) for form in silo.forms)
+    return [
+        replace(form, memory=form.memory + rank.memory, seconds=form.seconds + rank.seconds)
+        for form, rank in pairs
+    ]
+
+
+def _narrow(silo: SiloChoices, forms: Sequence[Choice]) -> str:
     """The memory that a silo has, and what would fit."""
-    least = min(silo.forms, key=lambda form: form.memory)
+    least = min(forms, key=_memory)
     return (
         f"{silo.name} has {silo.memory / 1e9:.2f} GB for training, and the least that would fit is "
         f"{least.name} with {least.memory / 1e9:.2f} GB"
@@ -44,6 +61,10 @@ def _narrow(silo: SiloChoices) -> str:
 
 def _them(reasons: Sequence[str]) -> str:
     return "it" if len(reasons) == 1 else "them"
+
+
+def _memory(choice: Choice) -> float:
+    return choice.memory
 
 
 def _seconds(choice: Choice) -> float:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from hanse.planning.fedpipe.bounds import refuse_unfit
 from hanse.planning.fedpipe.problem import (
+    NOTHING,
     Allocation,
-    Choice,
     Problem,
     SiloChoices,
     SiloPlan,
@@ -24,7 +24,6 @@ from hanse.planning.fedpipe.problem import (
     seconds,
 )
 
-NOTHING = Choice("none", 0.0, 0.0, 0.0)
 TINY = 1e-12  # a share of memory and seconds that costs nothing
 
 
@@ -88,11 +87,14 @@ def _with_forms(silo: SiloChoices, ranks: tuple[int | None, ...]) -> Iterable[Si
 
 
 def _greedy(problem: Problem, silo: SiloChoices, kept: set[int], even: SiloPlan) -> SiloPlan:
-    """The best of all forms that fit, each with ranks by their gain for what they cost."""
+    """The best of all forms that fit, each with ranks by their gain for what they cost.
+
+    It has an adapter if any of them has room for one.
+    """
     empty: tuple[int | None, ...] = (None,) * problem.count
     starts = [even, *(plan for plan in _with_forms(silo, empty) if holds(problem, silo, plan))]
     plans = [_grown(problem, silo, plan, kept) for plan in starts]
-    return max(plans, key=lambda plan: sum(choice.gain for choice in chosen(silo, plan)))
+    return max(plans, key=lambda p: (p.trains, sum(choice.gain for choice in chosen(silo, p))))
 
 
 def _grown(problem: Problem, silo: SiloChoices, plan: SiloPlan, kept: set[int]) -> SiloPlan:

@@ -7,8 +7,9 @@ its share f(r) of what a full adapter would gain, and the weight p_m of a silo's
 
     Σ_m p_m·(v_mo + Σ_l s_l·f(r_ml))
 
-subject to the memory and the seconds of a round at each silo, and to the number of matrices. Gains,
-bytes and seconds come with the choices, so this module knows no model of cost.
+subject to the memory and the seconds of a round at each silo, and to the number of matrices. Each
+silo has one adapter at least: without any it could not train. Gains, bytes and seconds come with
+the choices, so this module knows no model of cost.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,9 @@ class Choice:
     memory: float
     seconds: float
     depth: int | None = None
+
+
+NOTHING = Choice("none", 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,11 @@ class SiloPlan:
 
     form: int
     ranks: tuple[int | None, ...]
+
+    @property
+    def trains(self) -> bool:
+        """True if the silo has any adapter; without one it could not take part."""
+        return any(rank is not None for rank in self.ranks)
 
 
 @dataclass(frozen=True)

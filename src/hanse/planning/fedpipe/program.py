@@ -106,6 +106,8 @@ def _constraints(variables: _Variables) -> _Rows:
     for number, silo in enumerate(problem.silos):
         own = list(variables.of_silo(number))
         rows.add([(place, 1.0) for place, matrix, _, _ in own if matrix is None], 1, 1)
+        if adapters := [(place, 1.0) for place, matrix, _, _ in own if matrix is not None]:
+            rows.add(adapters, 1, np.inf)  # a silo without any could not train
         rows.add([(place, c.memory / silo.memory) for place, _, _, c in own], 0, 1 - SLACK)
         rows.add([(place, c.seconds / problem.seconds) for place, _, _, c in own], 0, 1 - SLACK)
         for matrix in range(problem.count):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from hanse.errors import UserError
 from hanse.experiment.schema import Experiment
 from hanse.planning.fedpipe import choices, program
 from hanse.planning.fedpipe.choices import SENT, Means
@@ -16,14 +17,23 @@ SLOWEST = 1.02  # of the slowest silo's seconds now: the bound of a round if the
 
 
 def solved(problem: Problem) -> tuple[Allocation, str]:
-    """The better one of the program's plan and the two stages', and how it was found."""
-    stages = two_stage(problem)
-    found = program.best(problem)
-    if found is None or gain(problem, found.silos) < gain(problem, stages.silos):
+    """The better one of the program's plan and the two stages', and how it was found.
+
+    Raises UserError if neither has an adapter at each silo.
+    """
+    stages, found = two_stage(problem), program.best(problem)
+    idle = [s.name for s, own in zip(problem.silos, stages.silos, strict=True) if not own.trains]
+    if found is None and idle:
+        raise UserError(
+            f"beside the other silos' matrices {', '.join(idle)[:200]} cannot hold an adapter "
+            "within the bounds; raise --round-seconds or --memory."
+        )
+    if found is None or (not idle and gain(problem, found.silos) < gain(problem, stages.silos)):
         return stages, "in two stages; the integer program found none that is better in time"
     share = gain(problem, stages.silos) / gain(problem, found.silos)
-    text = f"by the integer program; in two stages the gain is {100 * share:.1f} % of its"
-    return found, f"{text}, gap {100 * (found.gap or 0.0):.2g} %"
+    text = f"in two stages the gain is {100 * share:.1f} % of its"
+    text = f"in two stages {', '.join(idle)[:200]} would train nothing" if idle else text
+    return found, f"by the integer program; {text}, gap {100 * (found.gap or 0.0):.2g} %"
 
 
 def draft(
