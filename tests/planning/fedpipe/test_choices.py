@@ -12,6 +12,7 @@ from hanse.planning.fedpipe.choices import Matrix, Means, Precision
 from hanse.planning.fedpipe.cost_model import CostModel, StepSetting
 from hanse.planning.fedpipe.problem import memory, seconds
 from hanse.planning.fedpipe.silos import Machine, Silo, machines
+from hanse.planning.fedpipe.solution import solved
 from hanse.planning.fedpipe.step_probes import StepModel
 from machine_profiles import PROFILE
 
@@ -51,6 +52,16 @@ def test_without_bounds_every_silo_trains_all_rows_and_the_matrices_that_matter(
         assert len(ranks) == problem.most
         assert all(options_of.ranks[0][place].name == "rank 8" for place in ranks)
         assert "% of the rows" not in options_of.forms[plan.form].name
+
+
+@pytest.mark.parametrize("bound", [1e3, 1e9, 1e300])
+def test_a_generous_bound_makes_no_round_longer_than_it_need_be(bound: float) -> None:
+    problem = choices.problem([silo("a"), silo("b", 2.0)], means(), bound)
+    found, _ = solved(problem)
+    for options, plan in zip(problem.silos, found.silos, strict=True):
+        taken = options.forms[plan.form]
+        rest = [own for own in options.forms if own.depth == LAYERS and "%" not in own.name]
+        assert taken.depth == LAYERS and taken.seconds == min(own.seconds for own in rest)
 
 
 def test_slow_silos_end_a_round_with_the_fast_one() -> None:

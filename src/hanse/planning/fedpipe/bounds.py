@@ -8,7 +8,8 @@ from hanse.errors import UserError
 from hanse.planning.fedpipe.problem import NOTHING, Choice, Problem, SiloChoices
 
 MORE_MEMORY = "give {} more memory, a smaller model, or shorter rows"
-MORE_TIME = "raise the bound to {:.1f} s, or let {} train on fewer rows in a round"
+ROUNDING = 2e-3  # of the last digit, which covers the bound's own slack
+MORE_TIME = "raise the bound to {} s, or let {} train on fewer rows in a round"
 
 
 def refuse_unfit(problem: Problem) -> None:
@@ -25,12 +26,12 @@ def refuse_unfit(problem: Problem) -> None:
             narrow.append(_narrow(silo, least))
         elif fastest.seconds > problem.seconds:
             slow.append(
-                f"{silo.name} takes {fastest.seconds:.1f} s for a round by {fastest.name}, the "
-                f"fastest that its memory holds, and the bound is {problem.seconds:.1f} s"
+                f"{silo.name} takes {fastest.seconds:.3g} s for a round by {fastest.name}, the "
+                f"fastest that its memory holds, and the bound is {problem.seconds:.3g} s"
             )
             needed = max(needed, fastest.seconds)
     reasons = [*narrow, MORE_MEMORY.format(_them(narrow))] if narrow else []
-    reasons += [*slow, MORE_TIME.format(math.ceil(10 * needed) / 10, _them(slow))] if slow else []
+    reasons += [*slow, MORE_TIME.format(_enough(needed), _them(slow))] if slow else []
     if reasons:
         raise UserError("; ".join(reasons) + ".")
 
@@ -54,9 +55,15 @@ def _narrow(silo: SiloChoices, forms: Sequence[Choice]) -> str:
     """The memory that a silo has, and what would fit."""
     least = min(forms, key=_memory)
     return (
-        f"{silo.name} has {silo.memory / 1e9:.2f} GB for training, and the least that would fit is "
-        f"{least.name} with {least.memory / 1e9:.2f} GB"
+        f"{silo.name} has {silo.memory / 1e9:.3g} GB for training, and the least that would fit is "
+        f"{least.name} with {_enough(least.memory / 1e9)} GB"
     )
+
+
+def _enough(least: float) -> str:
+    """The least bound that is met, rounded up in its third digit, so that it is enough."""
+    unit = 10.0 ** (math.floor(math.log10(least)) - 2)
+    return f"{math.ceil(least / unit + ROUNDING) * unit:.3g}"
 
 
 def _them(reasons: Sequence[str]) -> str:

@@ -10,7 +10,15 @@ from hanse.planning.fedpipe.choices import SENT, Means
 from hanse.planning.fedpipe.heuristic import two_stage
 from hanse.planning.fedpipe.importance_round import Importance
 from hanse.planning.fedpipe.planned import Bounds, Plan, SiloPlan
-from hanse.planning.fedpipe.problem import Allocation, Problem, gain, memory, seconds
+from hanse.planning.fedpipe.problem import (
+    Allocation,
+    Choice,
+    Problem,
+    gain,
+    holds,
+    memory,
+    seconds,
+)
 from hanse.planning.fedpipe.silos import Silo
 
 SLOWEST = 1.02  # of the slowest silo's seconds now: the bound of a round if the user gives none
@@ -21,7 +29,8 @@ def solved(problem: Problem) -> tuple[Allocation, str]:
 
     Raises UserError if neither has an adapter at each silo.
     """
-    stages, found = two_stage(problem), program.best(problem)
+    stages, found = _fastest(problem, two_stage(problem)), program.best(problem)
+    found = found and _fastest(problem, found)
     idle = [s.name for s, own in zip(problem.silos, stages.silos, strict=True) if not own.trains]
     if found is None and idle:
         raise UserError(
@@ -34,6 +43,23 @@ def solved(problem: Problem) -> tuple[Allocation, str]:
     text = f"in two stages the gain is {100 * share:.1f} % of its"
     text = f"in two stages {', '.join(idle)[:200]} would train nothing" if idle else text
     return found, f"by the integer program; {text}, gap {100 * (found.gap or 0.0):.2g} %"
+
+
+def _fastest(problem: Problem, found: Allocation) -> Allocation:
+    """The allocation with each silo's best form for its ranks; of equal ones the fastest.
+
+    What a form gains by its time alone is below the solver's tolerance if the bound is generous.
+    """
+    plans = []
+    for silo, plan in zip(problem.silos, found.silos, strict=True):
+        every = (replace(plan, form=form) for form in range(len(silo.forms)))
+        fitting = [own for own in every if holds(problem, silo, own)]
+        plans.append(max(fitting, key=lambda own: _worth(silo.forms[own.form]), default=plan))
+    return replace(found, silos=tuple(plans))
+
+
+def _worth(form: Choice) -> tuple[float, float]:
+    return form.gain, -form.seconds
 
 
 def draft(
