@@ -102,6 +102,7 @@ def test_a_model_on_disk_gives_its_shape(tiny_llama: Path, tiny_t5: Path) -> Non
         (["llama-tiny", "--output", "nowhere/found.json"], "nowhere is no folder"),
         (["llama-tiny", "--output", "."], ". is a folder"),
         (["llama-tiny", "--plot", "."], ". is a folder"),
+        (["llama-tiny", "--output", "new", "--plot", "./new"], "--output and --plot both name new"),
         (["llama-tiny", "--deadline", "nan"], "--deadline came as nan"),
     ],
 )

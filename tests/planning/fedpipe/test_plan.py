@@ -183,6 +183,10 @@ def test_what_no_plan_goes_with_is_refused_before_a_model_is_loaded(
     ("bounds", "said"),
     [
         (Bounds(memory={"silo-9": 1e9}), "silo-9 is no silo of the experiment"),
+        (
+            Bounds(memory={"silo1": 1e9}),
+            "silo1 is no silo of the experiment (did you mean 'silo-1'",
+        ),
         (Bounds(profiles={"silo-9": PROFILE}), "silo-9 is no silo of the experiment"),
         (Bounds(slower={"silo-9": 2.0}), "silo-9 is no silo of the experiment"),
         (Bounds(memory={"silo-3": 1e9}), "silo-3 keeps its own settings (train)"),
@@ -212,6 +216,15 @@ def test_silos_that_are_all_the_users_own_are_refused(experiment_file: Path) -> 
         (("--profiles", "silo-1=nothing.json"), "computes nothing (0 FLOP/s)"),
         (("--memory", "much"), "--memory came as 'much'; write GB, such as 8 or silo-1=4.5"),
         (("--memory", "silo-1=-2"), "--memory came as 'silo-1=-2'; write GB"),
+        (("--memory", "=2"), "--memory came as '=2'; write GB"),
+        (("--memory", "silo-1=2", "--memory", "silo-1=4"), "--memory came twice for silo-1; leave"),
+        (("--memory", "2", "--memory", "4"), "--memory came twice for all silos; leave one"),
+        (("--slower", "silo-1=2", "--slower", "silo-1=4"), "--slower came twice for silo-1; leave"),
+        (
+            ("--profiles", "silo-1=some.json", "--profiles", "silo-1=some.json"),
+            "--profiles came twice for silo-1; leave one of them out",
+        ),
+        (("--profiles", "silo-1=none.json"), "none.json says that a machine has no free memory"),
         (("--slower", "silo-1=no"), "--slower came as 'silo-1=no'; write SILO=TIMES, such as"),
         (("--profiles", "silo-1"), "--profiles came as 'silo-1'; write SILO=FILE"),
         (("--profiles", "silo-1=no.json"), "--profiles names no.json, and there is no such file"),
@@ -219,10 +232,12 @@ def test_silos_that_are_all_the_users_own_are_refused(experiment_file: Path) -> 
     ],
 )
 def test_bad_options_are_one_sentence(
-    hanse: Callable[..., Outcome], experiment_file: Path, words: tuple[str, str], said: str
+    hanse: Callable[..., Outcome], experiment_file: Path, words: tuple[str, ...], said: str
 ) -> None:
     Path("experiment.yaml").touch()
     Path("nothing.json").write_text(json.dumps(asdict(replace(PROFILE, float32=0.0))))
+    Path("none.json").write_text(json.dumps(asdict(replace(PROFILE, memory_free=-5))))
+    Path("some.json").write_text(json.dumps(asdict(PROFILE)))
     outcome = hanse("plan", experiment_file, *words)
     assert outcome.code == 2 and said in outcome.err and "Traceback" not in outcome.err
     assert outcome.err.count("hanse: ") == 1
@@ -253,6 +268,19 @@ def test_bits_that_the_user_names_under_any_name_stay(
     experiment_file.write_text(f"{text}{line}\n", encoding="utf-8")
     outcome = hanse("plan", experiment_file, *words)
     assert f"bits are free: {free}" in outcome.err
+
+
+@pytest.mark.parametrize("folder", [".", "/", "some"])
+def test_a_folder_in_place_of_an_experiment_is_one_sentence(
+    hanse: Callable[..., Outcome], folder: str
+) -> None:
+    Path("some").mkdir()
+    outcome = hanse("plan", folder)
+    assert outcome.code == 2
+    assert (
+        outcome.err
+        == f"hanse: {folder} is a folder, and a plan is made of an experiment; name its file.\n"
+    )
 
 
 def test_the_command_writes_a_copy_and_names_silos_that_hold_nothing(

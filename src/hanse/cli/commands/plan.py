@@ -1,5 +1,6 @@
 """hanse plan."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -90,6 +91,8 @@ def plan(
 
 def _copy(file: Path, out: Path | None) -> Path:
     """The file that is written; raises UserError if it exists, or cannot be written."""
+    if file.is_dir():
+        raise UserError(f"{file} is a folder, and a plan is made of an experiment; name its file.")
     out = out or file.with_name(f"{file.stem}.plan{file.suffix}")
     if out.exists():
         raise UserError(f"{out} exists already; name another file in --out.")
@@ -136,35 +139,48 @@ def _show(made: "planned.Plan", out: Path) -> None:
 
 def _memory(words: list[str] | None) -> dict[str, float]:
     """Bytes by silo, or by "" for all."""
-    found = {}
+    found: dict[str, float] = {}
     for word in words or []:
-        name, _, size = word.rpartition("=")
-        try:
-            found[name] = float(size) * 1e9
-        except ValueError:
-            found[name] = 0.0
-        if not 0 < found[name] < 1e18:
+        name, equals, size = word.rpartition("=")
+        gigabytes = _number(size) if name or not equals else 0.0
+        if not 0 < gigabytes < 1e9:
             raise UserError(f"--memory came as {word!r:.80}; write GB, such as 8 or silo-1=4.5.")
+        _refuse_second("--memory", name, found)
+        found[name] = gigabytes * 1e9
     return found
 
 
 def _slower(words: list[str] | None) -> dict[str, float]:
     """Seconds of steps ÷ the predicted ones, by silo."""
-    found = {}
+    found: dict[str, float] = {}
     for word in words or []:
         name, _, times = word.partition("=")
-        try:
-            found[name] = float(times) if name else 0.0
-        except ValueError:
-            found[name] = 0.0
-        if not 0 < found[name] <= 1e4:
+        factor = _number(times) if name else 0.0
+        if not 0 < factor <= 1e4:
             raise UserError(f"--slower came as {word!r:.80}; write SILO=TIMES, such as silo-1=2.5.")
+        _refuse_second("--slower", name, found)
+        found[name] = factor
     return found
+
+
+def _number(text: str) -> float:
+    """A number in a user's words; 0, which none of the options takes, if they are none."""
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _refuse_second(option: str, name: str, found: Mapping[str, object]) -> None:
+    """Raise UserError for a silo's second value, which would silently replace the first one."""
+    if name in found:
+        who = f"{name:.80}" if name else "all silos"
+        raise UserError(f"{option} came twice for {who}; leave one of them out.")
 
 
 def _profiles(words: list[str] | None) -> "dict[str, DeviceProfile]":
     """The profiles that the user names, by silo."""
-    found = {}
+    found: dict[str, DeviceProfile] = {}
     for word in words or []:
         name, equals, path = word.partition("=")
         if not (name and equals and path):
@@ -172,13 +188,23 @@ def _profiles(words: list[str] | None) -> "dict[str, DeviceProfile]":
                 f"--profiles came as {word!r:.80}; write SILO=FILE, with a file of `hanse doctor "
                 "--profile FILE`."
             )
+        _refuse_second("--profiles", name, found)
         read = record_files.read(Path(path), device_profile.DeviceProfile)
         if read is None:
             raise UserError(f"--profiles names {path}, and there is no such file; mend the path.")
-        if not (0 < read.float32 < inf and 0 < read.bfloat16 < inf):
-            raise UserError(
-                f"{path} says that a machine computes nothing ({read.float32:g} FLOP/s); measure "
-                "it again by `hanse doctor --profile FILE`."
-            )
+        _refuse_impossible(path, read)
         found[name] = read
     return found
+
+
+def _refuse_impossible(path: str, profile: "DeviceProfile") -> None:
+    """Raise UserError for a profile whose figures no machine has."""
+    if not (0 < profile.float32 < inf and 0 < profile.bfloat16 < inf):
+        what = f"computes nothing ({profile.float32:g} FLOP/s)"
+    elif profile.memory_free <= 0:
+        what = f"has no free memory ({profile.memory_free} bytes)"
+    else:
+        return
+    raise UserError(
+        f"{path} says that a machine {what}; measure it again by `hanse doctor --profile FILE`."
+    )

@@ -64,6 +64,8 @@ def profile(
         if file.is_file():
             raise UserError(f"{file} exists already; name another file with {option}.")
         refuse_unwritable(file)
+    if plot is not None and plot.resolve() == output.resolve():
+        raise UserError(f"--output and --plot both name {plot}; name another file with --plot.")
     wanted = edge_study.Wanted(
         batches=batches,
         length=max_length,

@@ -12,6 +12,7 @@ from hanse.federation.algorithms.fedpipe import FedPipe
 from hanse.federation.interfaces.algorithm import Algorithm
 from hanse.federation.interfaces.task import Task
 from hanse.learners.injection.adapter import WITHOUT_FACTORS
+from hanse.registry import suggestion
 
 # Names of an algorithm's `optimizers` in messages.
 OPTIMIZERS = {"adamw": "AdamW", "momentum": "SGD with momentum", "sgd": "SGD without momentum"}
@@ -78,8 +79,8 @@ def _refuse_expected_seconds(
         if (own := settings.get(name)) is None:
             raise UserError(
                 f"algorithm.fedpipe.expected_seconds names {name:.80}, which is no client of this "
-                f"run, whose clients are {', '.join(settings):.200}; correct the name, or leave "
-                "it out."
+                f"run{suggestion(name, settings)}, whose clients are {', '.join(settings):.200}; "
+                "correct the name, or leave it out."
             )
         if simulated and (own.device or (own.links and own.links.seconds_per_step)):
             raise UserError(

@@ -25,6 +25,7 @@ from hanse.planning.fedpipe.silos import Machine, Silo, machines, rates
 from hanse.planning.fedpipe.solution import completed, draft
 from hanse.planning.fedpipe.step_probes import StepModel
 from hanse.planning.own_settings import own_settings
+from hanse.registry import suggestion
 from hanse.simulation import device_cost
 from hanse.simulation.link import links
 from hanse.tensors import low_rank
@@ -147,7 +148,8 @@ def planned_names(
     for name in filter(None, [*bounds.profiles, *bounds.memory, *bounds.slower]):
         if name not in silos:
             raise UserError(
-                f"{name:.80} is no silo of the experiment; they are {silos[0]} to {silos[-1]}."
+                f"{name:.80} is no silo of the experiment{suggestion(name, silos)}; they are "
+                f"{silos[0]} to {silos[-1]}."
             )
         if name in own:
             raise UserError(
