@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.errors import UserError
+from hanse.registry import suggestion
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,9 @@ def rate_of(adapter: str) -> float:
     """The default learning rate of a kind; raises UserError for one that is not in the table."""
     if adapter not in ADAPTERS:
         raise UserError(
-            f"the table of defaults has no learning rate for {adapter:.80}, but for "
-            f"{', '.join(ADAPTERS)}; give rates by --rates, such as --rates 3e-4,1e-3,3e-3."
+            f"the table of defaults has no learning rate for {adapter:.80}"
+            f"{suggestion(adapter, ADAPTERS)}, but for {', '.join(ADAPTERS)}; give rates by "
+            "--rates, such as --rates 3e-4,1e-3,3e-3."
         )
     return ADAPTERS[adapter].rate
 

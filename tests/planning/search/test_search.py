@@ -205,6 +205,14 @@ def test_what_cannot_be_searched_is_one_sentence_before_a_model_is_loaded(
     assert not folder_of(load(experiment_file)).exists()
 
 
+@pytest.mark.parametrize("place", [".", "..", "/"])
+def test_a_search_beside_a_folder_without_a_name_is_one_sentence(
+    hanse: Callable[..., Outcome], experiment_file: Path, place: str
+) -> None:
+    outcome = hanse("plan", experiment_file, f"output_dir={place}", "--search")
+    assert outcome.code == 2 and f"output_dir is {place}, and a search lies beside" in outcome.err
+
+
 def test_options_of_a_search_need_it(hanse: Callable[..., Outcome], experiment_file: Path) -> None:
     outcome = hanse("plan", experiment_file, "--rates", "1e-3")
     assert outcome.code == 2 and "--rates is an option of --search alone" in outcome.err

@@ -58,6 +58,9 @@ def test_the_files_own_settings_in_other_words_are_tried_once(experiment_file: P
         (Wishes(""), "--adapters came empty; write names, such as lora"),
         (Wishes("[lora"), "is not valid YAML"),
         (Wishes("vera"), "the table of defaults has no learning rate for vera, but for lora"),
+        (Wishes("lorra"), "no learning rate for lorra (did you mean 'lora'?), but for lora"),
+        (Wishes("{lora: 4}"), "the settings of lora are 4; write {setting: value}"),
+        (Wishes(algorithms="{fedprox: [0.1]}"), "the settings of fedprox are [0.1]; write"),
         (Wishes(algorithms="3"), "--algorithms came with 3; write names"),
     ],
 )

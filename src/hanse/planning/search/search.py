@@ -48,10 +48,18 @@ class Search:
 
 
 def folder_of(experiment: Experiment) -> Path:
-    """The folder of an experiment's search, beside the folder of its runs."""
+    """The folder of an experiment's search, beside the folder of its runs.
+
+    Raises UserError for an output_dir that has no name, such as "." or "/".
+    """
     if experiment.output_dir is None:
         return RUNS / f"{experiment.name}-search"
     place = Path(experiment.output_dir).expanduser()
+    if place.name in ("", ".."):
+        raise UserError(
+            f"output_dir is {experiment.output_dir}, and a search lies beside it in a folder of "
+            f"its name; name a folder there, such as output_dir=runs/{experiment.name}."
+        )
     return place.with_name(f"{place.name}-search")
 
 

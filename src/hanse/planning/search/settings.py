@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hanse import registry
 from hanse.errors import UserError
 from hanse.experiment.overrides import merge, parse_change
-from hanse.experiment.part_kinds import spec_name
+from hanse.experiment.part_kinds import ADAPTER, ALGORITHM
 from hanse.experiment.schema import Experiment
 from hanse.planning import method_defaults
 from hanse.planning.method_defaults import (
@@ -26,6 +27,7 @@ TABLES: Mapping[str, Mapping[str, AdapterDefault | AlgorithmDefault]] = {
     "--adapters": method_defaults.ADAPTERS,
     "--algorithms": ALGORITHMS,
 }
+KINDS = {"--adapters": ADAPTER, "--algorithms": ALGORITHM}
 TRIALS = 24  # combinations, unless the user says how many
 
 
@@ -174,8 +176,7 @@ def _choice(option: str, written: Any, own: Choice) -> Choice:
             f"{option} came with {written!r:.80}; write names, or names with settings, such as "
             f"{own.label} or {{{own.label}: {{setting: value}}}}."
         )
-    name = spec_name(written)
-    changes = (written[name] or {}) if isinstance(written, dict) else {}
+    name, changes = registry.split(KINDS[option].folder, written)
     base = own.value if list(own.value) == [name] else {name: _usual(option, name)}
     if not changes:
         return own if base is own.value else Choice(name, base)
