@@ -13,6 +13,7 @@ from hanse.experiment.assembly.resources import Resources
 from hanse.experiment.schema import Experiment
 from hanse.journal import claims, yaml_text
 from hanse.lazy_imports import lazy_imports
+from hanse.observability.remarks import said_once
 from hanse.planning.search import halving, preconditions
 from hanse.planning.search.rungs import Ladder
 from hanse.planning.search.settings import Setting, Wishes, drawn, settings
@@ -77,7 +78,7 @@ def search(experiment: Experiment, wishes: Wishes) -> Search:
     )
     rounds, folder = wishes.rounds or experiment.rounds, folder_of(experiment)
     folder.mkdir(parents=True, exist_ok=True)
-    with closing(claims.claim(folder)):
+    with closing(claims.claim(folder)), said_once():
         trials = study.open_trials(folder, lower_is_better(metric))
         resources = Resources()
         header = _header(experiment, every, wishes.trials, rounds)
