@@ -7,7 +7,7 @@ import yaml
 
 from hanse.errors import UserError
 from hanse.experiment.loading import load
-from hanse.planning.experiment_copy import with_settings, write
+from hanse.planning.experiment_copy import lost_comments, with_settings, write
 
 BLOCK = """# mine
 name: a
@@ -17,6 +17,11 @@ model:
   bf16: auto            # whatever is fast
 data: {path: rows}
 """
+
+
+def test_comments_that_are_lost_are_named_and_no_others() -> None:
+    assert lost_comments(BLOCK, ("name", "data", "devices")) == ""
+    assert lost_comments(BLOCK, ("name", "model")) == "comments in `model` are not kept"
 
 
 def test_values_change_and_comments_stay() -> None:

@@ -59,6 +59,12 @@ def without(text: str, keys: Iterable[str]) -> str:
     return "\n".join(kept)
 
 
+def lost_comments(text: str, keys: Iterable[str]) -> str:
+    """A clause on the comments that `without` these keys does not keep; empty if there are none."""
+    lost = [f"`{key}`" for key in keys if without(text, (key,)).count("#") < text.count("#")]
+    return f"comments in {' and '.join(lost)} are not kept" if lost else ""
+
+
 def with_settings(text: str, name: str, values: Mapping[str, Any]) -> str:
     """A YAML text with other values in a top-level section; all else stays, comments too.
 

@@ -30,7 +30,7 @@ def file(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path, review_file
     """An experiment with a comment, and a silo with settings of its own."""
     written = write_experiment(tmp_path_factory.mktemp("plan"), tiny_llama, review_file)
     text = written.read_text(encoding="utf-8")
-    text = f"# for the silos\n{text}algorithm: flexlora\n{OWN}seed: 3    # drawn\n"
+    text = f"# for the silos\n{text}algorithm: flexlora    # mine\n{OWN}seed: 3    # drawn\n"
     written.write_text(text, encoding="utf-8")
     return written
 

@@ -8,7 +8,13 @@ from hanse.experiment.part_kinds import spec_name
 from hanse.experiment.schema import Experiment
 from hanse.journal import yaml_text
 from hanse.planning import experiment_copy
-from hanse.planning.experiment_copy import in_block_style, section, with_settings, without
+from hanse.planning.experiment_copy import (
+    in_block_style,
+    lost_comments,
+    section,
+    with_settings,
+    without,
+)
 from hanse.planning.fedpipe.planned import Plan, SiloPlan
 from hanse.planning.fedpipe.silo_settings import algorithm, measured, overridden, planned_experiment
 from hanse.planning.yaml_comments import line, scalar
@@ -25,8 +31,7 @@ def page(file: Path, plan: Plan, anew: bool = False) -> str:
     values, text = yaml_text.read(file)
     keys = ("algorithm",) if algorithm(plan) else ()
     keys = (*keys, "devices", "clients") if plan.devices else (*keys, "clients")
-    lost = " and ".join(f"`{key}`" for key in keys if values.get(key))
-    lost = f"comments in {lost} are not kept" if lost else ""
+    lost = lost_comments(text, keys)
     if anew or not _plain(text, values, plan.experiment):
         values = plan.experiment.resolved()
         text, lost = yaml_text.dump(values), f"all settings of {file}, without its comments"

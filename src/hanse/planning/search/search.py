@@ -86,7 +86,7 @@ def search(experiment: Experiment, wishes: Wishes) -> Search:
         if trials.header is None:
             trials.begin({**header, **_chosen(experiment, every, wishes.trials, resources)})
         begun = trials.header or {}
-        _refuse_other(begun, header, folder)
+        _refuse_other(begun, header, folder, experiment)
         trials.add([Setting.read(values) for values in begun["chosen"]])
         ladder = Ladder(trials, experiment, rounds, metric, folder, resources)
         with execute.stoppable() as stop:
@@ -121,11 +121,14 @@ def _chosen(
     return {"remarks": remarks, "chosen": [asdict(setting) for setting in chosen]}
 
 
-def _refuse_other(begun: Mapping[str, Any], header: Mapping[str, Any], folder: Path) -> None:
+def _refuse_other(
+    begun: Mapping[str, Any], header: Mapping[str, Any], folder: Path, experiment: Experiment
+) -> None:
     """Raise UserError if a folder holds a search of other settings."""
+    elsewhere = "name" if experiment.output_dir is None else "output_dir"
     for name, value in header.items():
         if begun.get(name) != value:
             raise UserError(
                 f"{folder} holds a search with another {name}; repeat that to go on with it, or "
-                "set another name to search anew."
+                f"set another {elsewhere} to search anew."
             )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hanse.journal import yaml_text
 from hanse.planning import experiment_copy
-from hanse.planning.experiment_copy import in_block_style, section, without
+from hanse.planning.experiment_copy import in_block_style, lost_comments, section, without
 from hanse.planning.search.search_text import sentences
 from hanse.planning.search.trial import experiment_of
 from hanse.planning.yaml_comments import line
@@ -34,8 +34,7 @@ def page(file: Path, search: "Search", best: "Winner", anew: bool) -> str:
         changed = dict(_changed(search, best, values))
     else:
         changed = dict(_changed(search, best, values))
-        before = [f"`{key}`" for key in changed if key in values]
-        lost = f"comments in {' and '.join(before)} are not kept" if before else ""
+        lost = lost_comments(text, changed)
     remarks = [f"# {line(remark)}" for remark in (lost, *sentences(search, best)) if remark]
     kept = without(text, changed).rstrip("\n")
     head = f"# By `hanse plan {line(file)} --search`; every line may be changed."
