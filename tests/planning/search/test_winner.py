@@ -103,3 +103,15 @@ def test_a_search_without_a_whole_trial_is_refused(found: Search) -> None:
     failed = replace(_trial(0, 1e-3), state="fail", reason="it diverged")
     with pytest.raises(UserError, match="no trial of x has all 3 rounds: it diverged"):
         winner(replace(found, trials=[failed]))
+
+
+@pytest.mark.parametrize(("same", "warned"), [(2, False), (3, True)])
+def test_trials_that_have_learned_nothing_at_the_first_rung_are_a_warning(
+    found: Search, same: int, warned: bool
+) -> None:
+    alike = [_trial(10 + n, 1e-3, 0.5, 0.5, 0.5, rung=1) for n in range(same)]
+    unlike = [_trial(20 + n, 1e-3, 0.5 + 0.01 * n, 0.5, 0.6, rung=1) for n in range(1, 9)]
+    text = _said(replace(found, trials=[*found.trials[1:], *alike, *unlike]))
+    assert (f"{same} of {same + 8} trials have the same accuracy after round 1, 0.5," in text) == (
+        warned
+    )

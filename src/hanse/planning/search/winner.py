@@ -1,6 +1,7 @@
 """The choice of a search, and how far its evidence goes."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from hanse.planning.search.trial import SiloScore
 if TYPE_CHECKING:
     from hanse.planning.search.search import Search
     from hanse.planning.search.study import Trial
+
+MANY = 3  # trials with one score, at least, that are a sign of nothing learned
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def evidence(search: "Search", best: Winner) -> Iterator[str]:
         yield "of equal scores the smaller loss decides"
     yield from _lead(best)
     yield from _edge(search, trial)
+    yield from _too_early(search)
     own = next((one for one in search.trials if one.setting.own), None)
     if own is not None and own.number != trial.number:
         yield f"the file's own settings are trial {own.number + 1}, {_fate(search, own)}"
@@ -130,6 +134,19 @@ def _edge(search: "Search", trial: "Trial") -> Iterator[str]:
         f"warning: {rate:g} is the {side} learning rate that was tried with {kind}, so a {further} "
         "one may be better; try some by --rates"
     )
+
+
+def _too_early(search: "Search") -> Iterator[str]:
+    """A warning for the first rung, if many of its trials have one score."""
+    rung = search.rungs[0]
+    scores = Counter(own.mean(rung) for own in search.trials if rung in own.scores)
+    for score, count in scores.most_common(1):
+        if count >= max(MANY, scores.total() / 4) and len(search.rungs) > 1:
+            yield (
+                f"warning: {count} of {scores.total()} trials have the same {search.metric} after "
+                f"round {rung}, {score:.4g}, as if they had learned nothing yet; good ones may "
+                "have been stopped by chance, so give trials more rounds, or more steps in a round"
+            )
 
 
 def _fate(search: "Search", trial: "Trial") -> str:
