@@ -214,11 +214,20 @@ def test_nothing_to_grow_is_said_and_trains_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        outcome = go(tmp_path / "run", replace(FAST, depth=9, width=9), rounds=4)
+        outcome = go(tmp_path / "run", replace(FAST, depth=LAYERS, width=INNER), rounds=4)
     assert "begins with the whole adapter, so nothing can grow" in caplog.text
     state = outcome.server_state.algorithm_state
     assert shapes(state[SAME]) == shapes(state["model"])
     assert outcome.records[-1].test["loss"] < outcome.records[0].test["loss"]
+
+
+@pytest.mark.parametrize(("name", "most"), [("depth", LAYERS), ("width", INNER)])
+def test_a_first_part_that_the_adapter_lacks_is_refused(
+    tmp_path: Path, name: str, most: int
+) -> None:
+    sentence = f"fedadapter has {name}: {most + 1}, which is more than the adapter"
+    with pytest.raises(UserError, match=sentence):
+        go(tmp_path / "run", replace(FAST, **{name: most + 1}), rounds=1)
 
 
 def test_the_server_needs_validation_rows(tmp_path: Path) -> None:

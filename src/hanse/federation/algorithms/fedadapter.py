@@ -36,6 +36,10 @@ SAME, DEEPER, WIDER = GROUPS = "same", "deeper", "wider"  # the groups of a tria
 SIZE, SPENT, DONE = "size", "spent", "done"  # of the state, beside the groups' tensors
 STEPS = "steps"
 SCORED_AT_ONCE = 32  # rows
+LARGER = {
+    "depth": "give the adapter more layers",
+    "width": "give the adapter a larger inner size or rank",
+}
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,26 @@ class FedAdapter(FedAvg):
     layer_seconds: PositiveFloat = 0.09
 
     def init(self, server: Server) -> State:
-        state = self._trial(server.learner.tensors(), self.depth, self.width, server)
+        model = server.learner.tensors()  # the largest, before the learner is made smaller
+        self._refuse_beyond(server.learner)
+        state = self._trial(model, self.depth, self.width, server)
         if len(_groups(state)) == 1:
             log.warning(
                 "fedadapter begins with the whole adapter, so nothing can grow; lower its depth or "
                 "width, or give the adapter more layers or a larger inner size"
             )
         return state
+
+    def _refuse_beyond(self, learner: Learner) -> None:
+        """Raise UserError for a first part that is larger than the adapter."""
+        sizes = {"depth": self.depth, "width": self.width}
+        for name, size in sizes.items():
+            smaller = {**sizes, name: size - 1}
+            if size > 1 and shapes(_form(learner, **smaller)) == shapes(_form(learner, **sizes)):
+                raise UserError(
+                    f"fedadapter has {name}: {size}, which is more than the adapter in the "
+                    f"experiment has; lower it, or {LARGER[name]}."
+                )
 
     def instruction(
         self, state: State, profile: ClientProfile, context: RoundContext
@@ -174,8 +191,7 @@ class FedAdapter(FedAvg):
         last = 0 < server.context.rounds == server.context.round
         forms: list[Any] = []
         for group, (own_depth, own_width) in self._sizes(state).items():
-            server.learner.configure({DEPTH: own_depth, WIDTH: own_width})
-            form = layout(server.learner.parameters())
+            form = _form(server.learner, own_depth, own_width)
             if shapes(form) not in forms and not (last and forms):
                 forms.append(shapes(form))
                 state[group] = layouts.cut(model, form)
@@ -190,6 +206,12 @@ class FedAdapter(FedAvg):
         depth, width = int(state[SIZE]["depth"]), int(state[SIZE]["width"])
         sizes = (depth, width), (depth + 1, width), (depth, width + self.wider)
         return dict(zip(GROUPS, sizes, strict=True))
+
+
+def _form(learner: Learner, depth: int, width: int) -> dict[str, Tensor]:
+    """The layout of a part of the adapter."""
+    learner.configure({DEPTH: depth, WIDTH: width})
+    return layout(learner.parameters())
 
 
 def _groups(state: Mapping[str, Any]) -> list[str]:
