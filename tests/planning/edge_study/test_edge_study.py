@@ -1,6 +1,7 @@
 """The edge study: a step here, published devices and links, on random models of two families."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hanse.experiment.devices.published import PUBLISHED
 from hanse.journal import record_files
 from hanse.learners.models.random_models import build
 from hanse.planning.edge_study import study as edge_study
+from hanse.planning.edge_study import study_text
 from hanse.planning.edge_study.records import THIS, EdgeStudy
 from samples import Outcome
 
@@ -41,7 +43,9 @@ def test_a_study_measures_predicts_and_writes(
     assert all(own.objection == "mostly network" for own in here)
     assert here[0].granularity == pytest.approx(here[0].training / expected)
     assert (tmp_path / "rounds.svg").read_bytes().lstrip().startswith(b"<?xml")
-    for words in (model, "raspberry-pi-5", "0.001/1", "mostly network", "MFU"):
+    single = "\n".join(study_text.lines(replace(study, batches=study.batches[:1])))
+    assert "meets exactly: give several by --batch" in single  # two passes have two unknowns
+    for words in (model, "raspberry-pi-5", "0.001/1", "mostly network", "MFU", "off by"):
         assert words in ended.out
 
 

@@ -28,8 +28,8 @@ def lines(study: EdgeStudy) -> Iterator[str]:
         yield "energy is not measured: the machine has no counter that this user may read"
     yield (
         f"model of cost: products at {100 * study.mfu:.0f} % of the peak, "
-        f"{study.operator_us:.0f} µs for each operator; it is fitted to the seconds above, and off "
-        f"by {100 * study.error:.0f} % of them on average"
+        f"{study.operator_us:.0f} µs for each operator; it is fitted to the seconds above, "
+        f"{_off(study)}"
     )
     yield ""
     yield "A training step on other devices, by the model of cost, at the same share of the peak:"
@@ -40,6 +40,13 @@ def lines(study: EdgeStudy) -> Iterator[str]:
     yield ""
     yield f"A round of {study.steps} steps, with an update each way:"
     yield from _table(ROUND, list(_rounds(study)))
+
+
+def _off(study: EdgeStudy) -> str:
+    """A clause on the error of the model of cost, which two passes determine."""
+    if len(study.batches) == 1:
+        return "which one number of rows meets exactly: give several by --batch to see its error"
+    return f"and off by {100 * study.error:.0f} % of them on average"
 
 
 BATCH = (
