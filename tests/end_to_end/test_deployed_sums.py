@@ -4,10 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from shutil import copy
 
@@ -135,77 +132,65 @@ def test_noise_of_silos_is_accounted_for_once_though_one_of_them_is_killed(
 
 @dataclass
 class Searched:
-    """A server that stands still at log lines, and whose memory can then be searched."""
+    """A server that stands still at log lines, and whose memory can then be searched.
+
+    seed: of its run alone. Servers are forks of the test process, whose freed memory still has
+        updates of runs that it has simulated, and those it has searched for; with one seed for all
+        runs, their bytes would be those of this run's updates.
+    """
 
     federated: Federated
     folder: Path
+    seed: int
 
     def begin(self, stops: str, *words: str) -> None:
         self.federated.spies.stop_at(stops)
-        self.federated.serve(self.folder, "rounds=1", *words)
+        self.federated.serve(self.folder, "rounds=1", f"seed={self.seed}", *words)
 
     def found(self, kind: str, *silos: str) -> list[str]:
         """The silos of whose update some part is in the server's memory at its next stop."""
         number = self.federated.parts.processes["server"].number
         wait_until_stopped(number, LIMIT)
-        return self._search(partial(found_in, number), kind, silos)
-
-    def found_in_files(self, kind: str, *silos: str) -> list[str]:
-        """The silos of whose update some part is in the server's files or in what it has said."""
-        said = self.federated.parts.said("server")
-        return self._search(partial(_found_in_files, self.folder, said), kind, silos)
-
-    def _search(
-        self, search: Callable[[list[bytes]], set[bytes]], kind: str, silos: tuple[str, ...]
-    ) -> list[str]:
-        """Search in a process apart: servers are forks of this one, and would inherit the needles.
-
-        Silos send the same update in each run, so a later server would seem to have seen it.
-        """
-        with ProcessPoolExecutor(1, get_context("fork")) as process:
-            return process.submit(_silos_found, self.federated.spies, search, kind, silos).result()
+        needles = {name: self.federated.spies.needles(name, kind) for name in silos}
+        assert all(needles.values())
+        hits = found_in(number, [needle for own in needles.values() for needle in own])
+        return [name for name, own in needles.items() if hits & {*own}]
 
     def go_on(self) -> None:
         os.kill(self.federated.parts.processes["server"].number, signal.SIGCONT)
 
 
-def _silos_found(
-    spies: Spies, search: Callable[[list[bytes]], set[bytes]], kind: str, silos: tuple[str, ...]
-) -> list[str]:
-    needles = {name: spies.needles(name, kind) for name in silos}
-    assert all(needles.values())
-    hits = search([needle for own in needles.values() for needle in own])
-    return [name for name, own in needles.items() if hits & {*own}]
-
-
-def _found_in_files(folder: Path, said: str, wanted: list[bytes]) -> set[bytes]:
-    contents = [file.read_bytes() for file in folder.rglob("*") if file.is_file()]
-    contents.append(said.encode())
-    return {needle for needle in wanted if any(needle in content for content in contents)}
-
-
 def test_the_servers_memory_and_files_hold_no_single_update(
     federated: Federated, tmp_path: Path
 ) -> None:
-    mean, summed = (Searched(federated, tmp_path / name) for name in ("mean", "summed"))
+    mean, summed = (
+        Searched(federated, tmp_path / name, seed)
+        for name, seed in (("mean", 7001), ("summed", 7002))
+    )
     mean.begin("answered train", "aggregator=mean")
     for name in SILOS:  # the search finds what is there
         assert mean.found("update", name) == [name]
         mean.go_on()
     federated.tend(lambda: federated.code() == 0)
+    before = {needle for name in SILOS for needle in federated.spies.needles(name, "update")}
     summed.begin("silo-4 answered train|no single update was seen", "aggregator=secagg")
     for _ in ("in the middle of the round", "at its end"):
         assert summed.found("update", *SILOS) == summed.found("words", *SILOS) == []
         summed.go_on()
     federated.tend(lambda: federated.code() == 0)
+    after = {needle for name in SILOS for needle in federated.spies.needles(name, "update")}
+    assert not before & after  # by their seeds
+    files = [file.read_bytes() for file in summed.folder.rglob("*") if file.is_file()]
+    files.append(federated.parts.said("server").encode())
     for kind in ("update", "words"):
-        assert summed.found_in_files(kind, *SILOS) == []
+        needles = [needle for name in SILOS for needle in federated.spies.needles(name, kind)]
+        assert not any(needle in content for needle in needles for content in files)
 
 
 def test_the_search_finds_words_that_one_silo_has_not_masked(
     federated: Federated, tmp_path: Path
 ) -> None:
-    bare = Searched(federated, tmp_path / "bare")
+    bare = Searched(federated, tmp_path / "bare", 7003)
     federated.mark("bare", "silo-2.train.1")
     bare.begin("silo-2 answered train", f"aggregator={{{federated.rule}: {{}}}}")
     assert bare.found("words", *SILOS) == ["silo-2"]
