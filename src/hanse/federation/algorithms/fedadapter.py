@@ -101,11 +101,13 @@ class FedAdapter(FedAvg):
         return state
 
     def _refuse_beyond(self, learner: Learner) -> None:
-        """Raise UserError for a first part that is larger than the adapter."""
+        """Raise UserError for a first part that is larger than the adapter, if that has parts."""
         sizes = {"depth": self.depth, "width": self.width}
+        first = shapes(_form(learner, **sizes))
+        if first == shapes(_form(learner, depth=1, width=1)):
+            return
         for name, size in sizes.items():
-            smaller = {**sizes, name: size - 1}
-            if size > 1 and shapes(_form(learner, **smaller)) == shapes(_form(learner, **sizes)):
+            if size > 1 and first == shapes(_form(learner, **{**sizes, name: size - 1})):
                 raise UserError(
                     f"fedadapter has {name}: {size}, which is more than the adapter in the "
                     f"experiment has; lower it, or {LARGER[name]}."
