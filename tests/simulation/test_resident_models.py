@@ -1,7 +1,7 @@
 """Base models are in memory once for all who use them, however many clients a run has."""
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,14 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def most(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The bytes of parameters after each answer of a client, beyond those before the test."""
+def most(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The bytes of parameters after each answer of a client, beyond those before the test.
+
+    What was there before is frozen, so that it is not looked through after each answer.
+    """
     before = parameters().keys()
     sizes: list[int] = []
+    gc.freeze()
 
     def measured(endpoint: Any, message: bytes) -> bytes:
         reply = respond(endpoint, message)
@@ -51,7 +55,8 @@ def most(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return reply
 
     monkeypatch.setattr(in_process, "respond", measured)
-    return sizes
+    yield sizes
+    gc.unfreeze()
 
 
 def run(file: Path, words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> Simulation:
