@@ -128,6 +128,30 @@ def test_the_server_has_the_mean_by_examples_and_one_number_of_each_matrix_trave
     assert both[SCORES][SCORES].shape == (len(STRENGTHS),)
 
 
+def test_scores_of_unlike_matrices_are_averaged_by_their_names(tmp_path: Path) -> None:
+    every = {f"m{i}": (range(4), strength) for i, strength in enumerate(STRENGTHS)}
+    rows = {"c0": noisy(1, 60), "c1": noisy(2, 20)}
+    parts = {"c0": ("m1", "m0"), "c1": ("m1", "m2", "m4")}
+    toys = {
+        name: PlantedToy({"train": own}, TRAINING, reads={m: every[m] for m in parts[name]})
+        for name, own in rows.items()
+    }
+    server = PlantedToy({"train": noisy(9, 8), "test": noisy(8, 8)}, TRAINING, reads=every)
+    alone, (both,) = (
+        [
+            federate(FedPipe(probe=True), own, tmp_path / "-".join(own), server, rounds=2)
+            .server_state.algorithm_state[SCORES][SCORES]
+            .tolist()
+            for own in federations
+        ]
+        for federations in ([{name: toy} for name, toy in toys.items()], [toys])
+    )
+    first, second = alone
+    assert both[1] == pytest.approx(0.75 * first[1] + 0.25 * second[1]) != first[1]
+    assert both == pytest.approx([first[0], both[1], second[2], 0.0, second[4]])
+    assert first[0] > 0 and second[2] > 0 and second[4] > 0
+
+
 def test_smoothing_is_that_of_a_loop_over_all_numbers() -> None:
     draw = torch.Generator().manual_seed(0)
     shapes = {"x" + A: (2, 3), "x" + B: (4, 2)}

@@ -28,6 +28,7 @@ Seconds = Annotated[float, Field(gt=0, le=1e9)]
 PACE = "pace"  # of the state: the numbers of each client's, by its name
 SECONDS, STEPS = "seconds.", "steps."  # of an aggregate, before the names of clients
 SCORES = "scores"  # (matrices,), in the order of the matrices' names
+SCORE = "score."  # of an aggregate, before the name of a matrix
 BETA = 0.85  # β₁ and β₂ of AdaLoRA
 
 
@@ -40,8 +41,9 @@ class FedPipe(FlexLoRA):
     and ranks are those of `clients.<name>.adapter`, as `hanse plan` writes them. Reconstruction:
     the paper has no published code.
 
-    probe: find out which matrices matter instead. Each silo trains, and sends one score of each
-        matrix in place of factors; the model stays as it is. `hanse plan` begins with such a round.
+    probe: find out which matrices matter instead. Each silo trains, and sends one score of each of
+        its matrices in place of factors; the model stays as it is. A matrix has the mean over those
+        who train it. `hanse plan` begins with such a round.
         Rounds after the first train nothing: they time the silos' links (`link_rounds`), by random
         numbers as large as the adapter.
     expected_seconds: of a round's training at clients, as a plan has them. The steps of one that
@@ -117,8 +119,10 @@ class FedPipe(FlexLoRA):
         return link_round(context.round) if self.probe else None
 
     def combine(self, updates: Sequence[tuple[ClientProfile, Update]]) -> Aggregate:
-        updates = [(own, replace(up, tensors=drop(up.tensors, {SAMPLE}))) for own, up in updates]
         clients, other = tuple(profile.name for profile, _ in updates), RunningMean()
+        if self.probe:
+            weight = sum(update.weight for _, update in updates)
+            return Aggregate(_mean_scores(updates), {}, weight, clients)
         for _, update in updates:
             other.add(low_rank.non_factor_tensors(update.tensors), update.weight)
         means = low_rank.tensors(_trained_means(updates))
@@ -127,7 +131,8 @@ class FedPipe(FlexLoRA):
 
     def step(self, state: State, combined: Aggregate, server: Server) -> State:
         if self.probe:
-            return {**state, SCORES: dict(combined.tensors) or state[SCORES]}
+            found = {SCORES: {SCORES: scores(combined, state["model"])}}
+            return {**state, **(found if combined.tensors else {})}  # none when it times links
         state = {**state, **self._paced(state, combined, server)}
         other = low_rank.non_factor_tensors(combined.tensors)
         product = {**state["product"], **drop(combined.tensors, other)}
@@ -220,6 +225,23 @@ class Importance:
 def matrices(model: Tensors) -> list[str]:
     """The names of an adapter's matrices, in the order of scores."""
     return sorted(low_rank.layers(model))
+
+
+def scores(combined: Aggregate, model: Tensors) -> Tensor:
+    """(matrices,) The mean score of each matrix; 0 for one that no client has."""
+    none = torch.zeros(())
+    return torch.stack([combined.tensors.get(SCORE + name, none) for name in matrices(model)])
+
+
+def _mean_scores(updates: Sequence[tuple[ClientProfile, Update]]) -> dict[str, Tensor]:
+    """The mean score of each matrix over those who have it; empty if they time links."""
+    means: dict[str, RunningMean] = {}
+    for profile, update in updates:
+        if SCORES in update.tensors:
+            own = matrices(profile.layout or {})  # a client declares the layout of its adapter
+            for name, score in zip(own, update.tensors[SCORES], strict=True):
+                means.setdefault(SCORE + name, RunningMean()).add({name: score}, update.weight)
+    return {key: mean.value()[key.removeprefix(SCORE)] for key, mean in means.items()}
 
 
 def _trained_means(updates: Sequence[tuple[ClientProfile, Update]]) -> dict[str, Factors]:

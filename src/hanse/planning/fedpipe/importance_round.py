@@ -11,7 +11,7 @@ from hanse.experiment.adapter_choice import AnyAdapter
 from hanse.experiment.assembly.assemble import Simulation
 from hanse.experiment.schema import Experiment
 from hanse.experiment.sections import CompressionSettings
-from hanse.federation.algorithms.fedpipe import SCORES, matrices
+from hanse.federation.algorithms.fedpipe import SCORES, matrices, scores
 from hanse.federation.client_sampling import sample
 from hanse.federation.exchange.round import open_round
 from hanse.federation.server import start
@@ -78,12 +78,13 @@ def _round(simulation: Simulation, journal: Journal) -> Importance:
     asked = sample(profiles, min(1.0, MOST_SILOS / len(profiles)), run.context(1))
     exchange = open_round(run, 1, start(run, profiles), asked)
     updates = list(exchange.updates())
-    found = run.method.algorithm.combine(updates).tensors[SCORES]
-    names = [model_name(name) for name in matrices(simulation.learner.tensors())]
+    model = simulation.learner.tensors()
+    found = scores(run.method.algorithm.combine(updates), model)
+    names = [model_name(name) for name in matrices(model)]
     total = float(found.sum()) or 1.0
     shares = [score / total for score in found.tolist()]
     scored = [update.tensors[SCORES].numpy() for _, update in updates]
-    pairs = combinations([scores for scores in scored if scores.max() > scores.min()], 2)
+    pairs = combinations([own for own in scored if own.max() > own.min()], 2)
     alike = [float(spearmanr(*pair).statistic) for pair in pairs]
     return Importance(
         dict(zip(names, shares, strict=True)),
