@@ -39,7 +39,7 @@ def answer(
     monkeypatch.setattr("hanse.planning.devices.profile.measure", lambda: PROFILE)
     monkeypatch.setattr(step_probes, "MOST_PROBES", 3)
 
-    def train(*words: str, **policy: object) -> tuple[dict[str, float], Path]:
+    def train(*words: str, round: int = 1, **policy: object) -> tuple[dict[str, float], Path]:
         server = simulate(load(experiment_file, ["clients_per_pass=off", *words]))
         own = {"data_settings": ("template", "labels"), "min_examples": 1, **policy}
         rows, state = Rows(path=str(review_file)), tmp_path / "state"
@@ -52,7 +52,7 @@ def answer(
         )
         model = hash_of(server.experiment.model.model_name_or_path)
         text = job_text(server.experiment)
-        request = Request("train", 1, 0, Instruction(server.learner.initial())).pack()
+        request = Request("train", round, 0, Instruction(server.learner.initial())).pack()
         envelope = Envelope("a1", text, server.dataset.digest, model or "", request=request)
         reply = Reply.parse(SiloReply.parse(SiloWorker(settings).answer(envelope.pack())).body)
         assert not reply.error
@@ -94,11 +94,21 @@ def test_nothing_is_measured_where_the_policy_refuses_or_no_plan_asks(
     policy: dict[str, object],
     said: str,
 ) -> None:
-    monkeypatch.setattr(machine_figures, "measured", None)  # would fail
+    calls: list[object] = []
+    monkeypatch.setattr(machine_figures, "measured", lambda *own: calls.append(own))
     numbers, state = answer(*words, **policy)
-    assert numbers and not of_machine(numbers) and not (state / FILE).exists()
+    assert not calls and numbers and not of_machine(numbers) and not (state / FILE).exists()
     log = state / "refusals.jsonl"
     assert said in (log.read_text(encoding="utf-8") if said else "")
+
+
+def test_a_silo_that_has_started_anew_measures_nothing_while_its_link_is_timed(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr(machine_figures, "measured", lambda *own: calls.append(own))
+    numbers, state = answer(PROBE, round=2, profile="allow")
+    assert not calls and not of_machine(numbers) and not (state / FILE).exists()
 
 
 def test_figures_tell_no_more_of_the_count_of_rows_than_its_rounding(

@@ -10,6 +10,7 @@ from hanse.deployment.silo.enforcement import PolicyEnforcer, rounded
 from hanse.experiment.schema import Experiment, build_algorithm
 from hanse.federation.algorithms.fedpipe import FedPipe, matrices
 from hanse.federation.client import ClientEndpoint
+from hanse.federation.link_rounds import link_round
 from hanse.federation.messages import Reply
 from hanse.lazy_imports import lazy_imports
 from hanse.learners.adapted_model import AdaptedModel
@@ -38,10 +39,11 @@ class MachineFigures:
     def beside(self, data: bytes, endpoint: ClientEndpoint) -> bytes:
         """The reply with the figures, if it is one to a training; they are measured once.
 
-        It is the reply as it was if they cannot be measured, which the silo's log says.
+        It is the reply as it was if they cannot be measured, which the silo's log says. A reply
+        that times the link has none: a silo that has started anew would measure them in that time.
         """
         reply = Reply.parse(data)
-        if reply.kind != "train" or reply.error:
+        if reply.kind != "train" or reply.error or link_round(reply.round) is not None:
             return data
         if self._numbers is None:
             learner = endpoint.learner(endpoint.context(reply.round), {})
