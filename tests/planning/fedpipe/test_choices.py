@@ -100,6 +100,18 @@ def test_fewer_bits_are_taken_by_silos_that_need_them_alone() -> None:
     assert memory(problem.silos[1], found.silos[1]) <= 8e8
 
 
+def test_fewer_bits_are_taken_by_a_silo_whose_packed_batches_need_them() -> None:
+    packing = TrainingSettings(per_device_train_batch_size=8, packing=True)
+    options = means(USUAL, Precision("nf4", 4e8, 1.3, 0.05), bounded=False)
+    one = silo("a", memory=USUAL.memory + STEPS.bytes(StepSetting(4, 120, 0, LAYERS)))
+    assert {form.precision.name for form in choices.forms(one, options)} == {""}
+    packed = replace(one, train=packing)
+    assert {(f.precision.name, f.rows) for f in choices.forms(packed, options)} == {
+        ("", 8),
+        ("nf4", 8),
+    }
+
+
 def test_a_silo_with_memory_keeps_its_bits_even_if_others_are_faster() -> None:
     one, options = silo("a"), means(USUAL, Precision("int8", 4e8, 0.5, 0.02))
     problem = choices.problem([one], options, 0.6 * choices.usual_seconds(one, options))

@@ -115,3 +115,10 @@ def test_trials_that_have_learned_nothing_at_the_first_rung_are_a_warning(
     assert (f"{same} of {same + 8} trials have the same accuracy after round 1, 0.5," in text) == (
         warned
     )
+
+
+def test_trials_that_have_learned_everything_at_the_first_rung_are_no_warning(
+    found: Search,
+) -> None:
+    perfect = [_trial(10 + n, 1e-3, 1.0, 1.0, 1.0, rung=1) for n in range(4)]
+    assert "learned nothing" not in _said(replace(found, trials=[*found.trials[1:], *perfect]))

@@ -90,8 +90,12 @@ class Means:
         return precision.memory + device
 
     def is_short(self, silo: Silo) -> bool:
-        """True if a silo's memory does not hold the base as it is, with one row and all layers."""
-        setting = StepSetting(1, silo.longest, 0, self.layers)
+        """True if a silo's memory does not hold the base as it is, with all layers.
+
+        Batches are the smallest of its forms: of one row, but packed ones keep their size.
+        """
+        rows = min(_batch_sizes(silo))
+        setting = StepSetting(rows, silo.longest, 0, self.layers)
         return silo.machine.memory < (
             self.at_rest(silo, self.precisions[0]) + self.steps.bytes(setting)
         )
@@ -117,19 +121,22 @@ def forms(silo: Silo, means: Means) -> list[Form]:
     The base has fewer bits only where the silo's memory is short.
     """
     precisions = means.precisions if means.is_short(silo) else means.precisions[:1]
-    batch = silo.train.batch
-    most = max(MOST_ROWS, silo.train.per_device_train_batch_size)
-    sizes = [n for n in range(1, batch + 1) if batch % n == 0 and n <= most]
-    if silo.train.packing:
-        sizes = [silo.train.per_device_train_batch_size]
     depths = sorted({max(1, means.layers * n // 4) for n in (1, 2, 3, 4)})
     return [
         Form(precision, rows, depth, share)
         for precision in precisions
-        for rows in sizes
+        for rows in _batch_sizes(silo)
         for depth in depths
         for share in means.shares
     ]
+
+
+def _batch_sizes(silo: Silo) -> list[int]:
+    """The rows that a batch of a silo may have."""
+    usual, batch = silo.train.per_device_train_batch_size, silo.train.batch
+    if silo.train.packing:
+        return [usual]
+    return [n for n in range(1, batch + 1) if batch % n == 0 and n <= max(MOST_ROWS, usual)]
 
 
 def usual_seconds(silo: Silo, means: Means) -> float:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hanse.planning.search.search import Search
     from hanse.planning.search.study import Trial
 
+PERFECT = 1.0  # of all metrics of which more is better
 MANY = 3  # trials with one score, at least, that are a sign of nothing learned
 
 
@@ -137,11 +138,12 @@ def _edge(search: "Search", trial: "Trial") -> Iterator[str]:
 
 
 def _too_early(search: "Search") -> Iterator[str]:
-    """A warning for the first rung, if many of its trials have one score."""
+    """A warning for the first rung, if many of its trials have one score that can be better."""
     rung = search.rungs[0]
     scores = Counter(own.mean(rung) for own in search.trials if rung in own.scores)
     for score, count in scores.most_common(1):
-        if count >= max(MANY, scores.total() / 4) and len(search.rungs) > 1:
+        is_perfect = not search.lower and score == PERFECT
+        if count >= max(MANY, scores.total() / 4) and len(search.rungs) > 1 and not is_perfect:
             yield (
                 f"warning: {count} of {scores.total()} trials have the same {search.metric} after "
                 f"round {rung}, {score:.4g}, as if they had learned nothing yet; good ones may "
