@@ -29,7 +29,10 @@ def write(out: Path, page: Callable[[bool], str], wanted: Experiment, anew: bool
         if _is_written(out, wanted):
             return
     out.unlink()
-    raise UserError(f"no text of {out} says what was chosen; write a copy of the file by hand.")
+    raise UserError(
+        f"{out} cannot be written: a copy of the file with the chosen settings is read as another "
+        "experiment; write the copy by hand."
+    )
 
 
 def _is_written(file: Path, wanted: Experiment) -> bool:

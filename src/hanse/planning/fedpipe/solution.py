@@ -40,8 +40,8 @@ def solved(problem: Problem) -> tuple[Allocation, str]:
     if found is None or (not idle and gain(problem, found.silos) < gain(problem, stages.silos)):
         return stages, "in two stages; the integer program found none that is better in time"
     share = gain(problem, stages.silos) / gain(problem, found.silos)
-    text = f"in two stages the gain is {100 * share:.1f} % of its"
-    text = f"in two stages {', '.join(idle)[:200]} would train nothing" if idle else text
+    text = f"the plan of the two stages gains {100 * share:.1f} % of what this one does"
+    text = f"by the two stages {', '.join(idle)[:200]} would train nothing" if idle else text
     return found, f"by the integer program; {text}, gap {100 * (found.gap or 0.0):.2g} %"
 
 
