@@ -40,6 +40,14 @@ def test_seconds(value: float, said: str) -> None:
     assert plain(formatting.seconds(value)) == said
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.0123456, "0.0123"), (12.345, "12.3"), (999.4, "999"), (999.9, "1000"), (12345.0, "12300")],
+)
+def test_three_digits_without_a_power_of_ten(value: float, said: str) -> None:
+    assert formatting.digits(value) == said
+
+
 def test_scores_and_changes() -> None:
     assert plain(formatting.score(0.8125, "accuracy")) == "81.2 %"
     assert plain(formatting.score(0.8125, "macro_f1")) == "0.8125"

@@ -33,6 +33,11 @@ def seconds(seconds: float) -> str:
     return text.replace(" ", NO_BREAK)
 
 
+def digits(value: float) -> str:
+    """Three digits, as 0.0123, 12.3 or 12300: a large number has no power of ten."""
+    return f"{value:.3g}" if value < 999.5 else f"{float(f'{value:.3g}'):.0f}"
+
+
 def percent(share: float) -> str:
     """A share as per cent, with one digit where that says something."""
     digits = 0 if share >= 0.1 or share == 0 else 1

@@ -188,3 +188,4 @@ def test_the_least_bounds_of_messages_are_enough_and_no_more_than_a_digit_above(
     least: float,
 ) -> None:
     assert least * (1 + SLACK) < float(_enough(least)) <= 1.0101 * least
+    assert "e+" not in _enough(least)

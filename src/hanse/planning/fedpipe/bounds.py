@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hanse.errors import UserError
 from hanse.planning.fedpipe.problem import NOTHING, Choice, Problem, SiloChoices
+from hanse.reports import formatting
 
 MORE_MEMORY = "give {} more memory, a smaller model, or shorter rows"
 ROUNDING = 2e-3  # of the last digit, which covers the bound's own slack
@@ -25,9 +26,10 @@ def refuse_unfit(problem: Problem) -> None:
         if fastest is None:
             narrow.append(_narrow(silo, least))
         elif fastest.seconds > problem.seconds:
+            taken, most = map(formatting.digits, (fastest.seconds, problem.seconds))
             slow.append(
-                f"{silo.name} takes {fastest.seconds:.3g} s for a round by {fastest.name}, the "
-                f"fastest that its memory holds, and the bound is {problem.seconds:.3g} s"
+                f"{silo.name} takes {taken} s for a round by {fastest.name}, the fastest that its "
+                f"memory holds, and the bound is {most} s"
             )
             needed = max(needed, fastest.seconds)
     reasons = [*narrow, MORE_MEMORY.format(_them(narrow))] if narrow else []
@@ -63,7 +65,7 @@ def _narrow(silo: SiloChoices, forms: Sequence[Choice]) -> str:
 def _enough(least: float) -> str:
     """The least bound that is met, rounded up in its third digit, so that it is enough."""
     unit = 10.0 ** (math.floor(math.log10(least)) - 2)
-    return f"{math.ceil(least / unit + ROUNDING) * unit:.3g}"
+    return formatting.digits(math.ceil(least / unit + ROUNDING) * unit)
 
 
 def _them(reasons: Sequence[str]) -> str:

@@ -87,7 +87,7 @@ def _clients(plan: Plan, user: Mapping[str, Any]) -> Iterator[str]:
 
 def _expected(silo: SiloPlan) -> str:
     size, sent = formatting.bytes_(silo.memory), formatting.bytes_(silo.bytes)
-    return f"{silo.seconds:.3g} s a round, {size} of memory, {sent} each way"
+    return f"{formatting.digits(silo.seconds)} s a round, {size} of memory, {sent} each way"
 
 
 def reasons(plan: Plan) -> Iterator[str]:
@@ -110,7 +110,7 @@ def reasons(plan: Plan) -> Iterator[str]:
     agreement = plan.importance.agreement
     if agreement is not None:
         yield f"the silos' scores of matrices have a rank correlation of {agreement:.2f}"
-    yield f"a round may take {plan.bound:.3g} s; the plan was found {plan.solver}"
+    yield f"a round may take {formatting.digits(plan.bound)} s; the plan was found {plan.solver}"
     if (name := spec_name(plan.experiment.algorithm)) != "fedpipe" and algorithm(plan):
         yield f"algorithm: fedpipe in place of {name}, which does not combine unlike matrices"
     if plan.model:

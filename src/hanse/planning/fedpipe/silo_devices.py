@@ -12,6 +12,7 @@ from hanse.experiment.schema import Experiment
 from hanse.planning.fedpipe.planned import Bounds, Plan
 from hanse.planning.fedpipe.silo_settings import overridden
 from hanse.planning.fedpipe.silos import Machine
+from hanse.reports import formatting
 from hanse.simulation.client_devices import client_devices, decided
 
 DIGITS = 4  # of a measured figure, as the planned file has it
@@ -124,8 +125,8 @@ def judged(plan: Plan) -> Plan:
     """The plan with a remark on silos that take longer than the bound."""
     late = [silo for silo in plan.silos if silo.seconds > plan.bound]
     said = tuple(
-        f"{silo.silo.name} takes {silo.seconds:.3g} s a round by the model of cost, more than the "
-        "bound: no plan was found that is within it"
+        f"{silo.silo.name} takes {formatting.digits(silo.seconds)} s a round by the model of cost, "
+        "more than the bound: no plan was found that is within it"
         for silo in late
     )
     return replace(plan, remarks=(*plan.remarks, *said))
