@@ -257,3 +257,13 @@ def test_trials_that_do_not_follow_the_seconds_of_devices_say_so(experiment_file
     remark = "fedadapter ends its trials by step_seconds, layer_seconds and rate of its own"
     assert remark in said("algorithm=fedadapter", "device=t4")
     assert remark not in said("algorithm=fedadapter") + said("device=t4")
+
+
+@pytest.mark.parametrize(("rounds", "said"), [(1, False), (4, True)])
+def test_a_probe_that_times_links_says_that_its_first_round_is_unlike_the_others(
+    experiment_file: Path, rounds: int, said: bool
+) -> None:
+    words = ["algorithm={fedpipe: {probe: true}}", f"rounds={rounds}"]
+    remarks = "; ".join(method_remarks(load(experiment_file, words), simulated=True))
+    assert ("rounds of a probe after the first train nothing" in remarks) == said
+    assert "has learned nothing" in remarks
