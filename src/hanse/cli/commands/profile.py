@@ -58,14 +58,7 @@ def profile(
     batches, links = _batches(batch), tuple(_link(text) for text in link or ("10/50", "100/100"))
     if deadline is not None and not deadline < inf:
         raise UserError(f"--deadline came as {deadline:g}; write seconds, or leave it out.")
-    for option, file in {"--output": output, "--plot": plot}.items():
-        if file is None:
-            continue
-        if file.is_file():
-            raise UserError(f"{file} exists already; name another file with {option}.")
-        refuse_unwritable(file)
-    if plot is not None and plot.resolve() == output.resolve():
-        raise UserError(f"--output and --plot both name {plot}; name another file with --plot.")
+    _refuse_files(output, plot)
     wanted = edge_study.Wanted(
         batches=batches,
         length=max_length,
@@ -83,6 +76,18 @@ def profile(
     if plot is not None:
         atomic_files.write(plot, plotting.svg(found))
         console.print(f"plot     {plot}", soft_wrap=True)
+
+
+def _refuse_files(output: Path, plot: Path | None) -> None:
+    """Raise UserError for files that exist, cannot be written, or are one and the same."""
+    for option, file in {"--output": output, "--plot": plot}.items():
+        if file is None:
+            continue
+        if file.is_file():
+            raise UserError(f"{file} exists already; name another file with {option}.")
+        refuse_unwritable(file)
+    if plot is not None and plot.resolve() == output.resolve():
+        raise UserError(f"--output and --plot both name {plot}; name another file with --plot.")
 
 
 def _batches(text: str) -> tuple[int, ...]:
