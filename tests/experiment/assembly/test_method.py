@@ -265,5 +265,5 @@ def test_a_probe_that_times_links_says_that_its_first_round_is_unlike_the_others
 ) -> None:
     words = ["algorithm={fedpipe: {probe: true}}", f"rounds={rounds}"]
     remarks = "; ".join(method_remarks(load(experiment_file, words), simulated=True))
-    assert ("rounds of a probe after the first train nothing" in remarks) == said
+    assert ("rounds of fedpipe after the first train nothing" in remarks) == said
     assert "has learned nothing" in remarks

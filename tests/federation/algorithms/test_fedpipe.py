@@ -18,10 +18,10 @@ from hanse.federation.algorithms.flexlora import FlexLoRA
 from hanse.federation.compression.int8 import Int8
 from hanse.federation.compression.zstd import Zstd
 from hanse.federation.interfaces.trained_tensors import SHARE
-from hanse.federation.link_rounds import SAMPLE, link_round, sample
 from hanse.federation.messages import Reply, Request
 from hanse.federation.method import Method
 from hanse.federation.pipeline import Pipeline, Pipelines
+from hanse.federation.speed.link_rounds import SAMPLE, link_round, sample
 from hanse.journal.run_folder import read_ledger
 from hanse.learners.training.settings import TrainingSettings
 from hanse.randomness import RoundContext

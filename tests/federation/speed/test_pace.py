@@ -6,7 +6,7 @@ from statistics import median
 
 import pytest
 
-from hanse.federation.pace import FAR, IN_A_ROW, LEAST, MOST, OFF, Pace
+from hanse.federation.speed.pace import FAR, IN_A_ROW, LEAST, MOST, OFF, Pace
 
 EXPECTED, BOUND, STEPS = 10.0, 12.0, 40
 

@@ -11,7 +11,7 @@ import yaml
 
 from hanse.errors import UserError
 from hanse.experiment.loading import load
-from hanse.federation.link_rounds import LinkRound
+from hanse.federation.speed.link_rounds import LinkRound
 from hanse.planning.devices.silo_figures import PREFIX, SiloFigures, StepFigures
 from hanse.planning.fedpipe import plan_from, plan_page
 from hanse.planning.fedpipe.cost_model import StepSetting

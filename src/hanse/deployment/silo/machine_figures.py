@@ -10,8 +10,8 @@ from hanse.deployment.silo.enforcement import PolicyEnforcer, rounded
 from hanse.experiment.schema import Experiment, build_algorithm
 from hanse.federation.algorithms.fedpipe import FedPipe, matrices
 from hanse.federation.client import ClientEndpoint
-from hanse.federation.link_rounds import link_round
 from hanse.federation.messages import Reply
+from hanse.federation.speed.link_rounds import link_round
 from hanse.lazy_imports import lazy_imports
 from hanse.learners.adapted_model import AdaptedModel
 from hanse.observability.requests import log_event

@@ -8,7 +8,6 @@ from hanse.experiment.assembly.quorum import promised
 from hanse.experiment.declared import loss_remarks
 from hanse.experiment.part_kinds import DOWNLOAD, MECHANISM, UPLOAD, spec_name
 from hanse.experiment.schema import Experiment, build_aggregator, build_algorithm
-from hanse.federation.algorithms.fedpipe import FedPipe
 from hanse.federation.client_sampling import fraction_asked, taking_part
 from hanse.federation.interfaces.declarations import AT_SERVER
 from hanse.federation.interfaces.transform import Transform
@@ -96,11 +95,10 @@ def method_remarks(experiment: Experiment, simulated: bool) -> list[str]:
             f"with algorithm.{name}.{setting} the model stays as it is, so the adapter of this run "
             "has learned nothing; leave that setting out to train."
         )
-    if isinstance(algorithm, FedPipe) and algorithm.probe and experiment.rounds > 1:
+    if (later := algorithm.later_rounds) and experiment.rounds > 1:
         remarks.append(
-            "rounds of a probe after the first train nothing, and time the links by messages as "
-            "large as the adapter: bytes and seconds that are told beforehand are those of the "
-            "first round."
+            f"rounds of {name} after the first {later}: bytes and seconds that are told "
+            "beforehand are those of the first round."
         )
     if simulated:
         remarks += attack.remarks(experiment)

@@ -14,9 +14,9 @@ from hanse.federation.interfaces.algorithm import Client, Server
 from hanse.federation.interfaces.declarations import WEIGHED, Difference
 from hanse.federation.interfaces.results import Aggregate, State
 from hanse.federation.interfaces.trained_tensors import SHARE
-from hanse.federation.link_rounds import SAMPLE, LinkRound, link_round, sample
 from hanse.federation.messages import ClientProfile, Instruction, Update
-from hanse.federation.pace import Pace
+from hanse.federation.speed.link_rounds import SAMPLE, LinkRound, link_round, sample
+from hanse.federation.speed.pace import Pace
 from hanse.randomness import RoundContext
 from hanse.tensors import low_rank
 from hanse.tensors.low_rank import A, B, Factors, refuse_other_than_lora
@@ -70,6 +70,11 @@ class FedPipe(FlexLoRA):
     @property
     def keeps_model_by(self) -> str:
         return "probe" if self.probe else ""
+
+    @property
+    def later_rounds(self) -> str:
+        large = "train nothing, and time the links by messages as large as the adapter"
+        return large if self.probe else ""
 
     def init(self, server: Server) -> State:
         model = server.learner.tensors()

@@ -44,6 +44,11 @@ class ModelRequirements:
         """The setting by which runs leave the model as it is; empty if they train it."""
         return ""
 
+    @property
+    def later_rounds(self) -> str:
+        """A clause on the rounds after the first, if they are of another kind; else empty."""
+        return ""
+
     def require(self, trained: ModelFacts, beside: Mapping[str, ModelFacts]) -> None:
         """Raise UserError for models of the server, or of one client, that do not fit.
 

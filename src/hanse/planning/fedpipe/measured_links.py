@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from hanse.federation.link_rounds import LinkRound, link_round
+from hanse.federation.speed.link_rounds import LinkRound, link_round
 from hanse.journal.records import ClientRecord
 
 

@@ -8,7 +8,7 @@ from statistics import median_high, mode
 
 from hanse.errors import UserError
 from hanse.experiment.schema import Experiment
-from hanse.federation.link_rounds import LinkRound
+from hanse.federation.speed.link_rounds import LinkRound
 from hanse.planning.devices.silo_figures import SiloFigures, StepFigures
 from hanse.planning.fedpipe import choices, probe_run, step_probes
 from hanse.planning.fedpipe.choices import Matrix, Means, Precision

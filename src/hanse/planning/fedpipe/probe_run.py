@@ -7,8 +7,8 @@ from hanse.errors import UserError
 from hanse.experiment import loading
 from hanse.experiment.schema import Experiment, build_algorithm
 from hanse.federation.algorithms.fedpipe import SCORES, FedPipe, matrices
-from hanse.federation.link_rounds import link_round
 from hanse.federation.server_state import ServerState
+from hanse.federation.speed.link_rounds import link_round
 from hanse.journal import checkpoints
 from hanse.journal.records import ClientRecord
 from hanse.journal.run_folder import read_ledger
